@@ -1,0 +1,93 @@
+"""What a running job says. The command line, the service, tests and notebooks all consume these same values.
+
+Arrays in events are copies (or are never written to again): a consumer may keep them. `Preview.render` and
+`Preview.mesh` are evaluated lazily by whoever wants them, before the generator is advanced, and draw none of the job's
+random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backend.representations.mesh_data import MeshData
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Something slow is being prepared (the prior, a start mesh); `what` is a phrase for a person."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """Stage `index` of `count` begins; `kind` is "grid" or "mesh"."""
+
+    index: int
+    count: int
+    kind: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step. `step` counts from 1 over the whole job up to `total`; `numbers` are scalars to plot."""
+
+    step: int
+    total: int
+    stage: int
+    seconds: float
+    seconds_left: float
+    numbers: dict[str, float]
+    azimuths: tuple[float, ...] = ()
+    elevations: tuple[float, ...] = ()
+    timestep: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The object as it is now. `mesh()` is its current surface; `render(azimuths, elevation, size)` gives [N, S, S, 4] u8 RGBA."""
+
+    step: int
+    mesh: Callable[[], MeshData]
+    render: Callable[[list[float], float, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A checkpoint of `step` is on disk, complete and synced, before this is said."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Remeshed:
+    """The mesh has a new topology."""
+
+    step: int
+    vertices: int
+    faces: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should know, but the job goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result, the full settings' seconds spent, and extra facts for the report."""
+
+    step: int
+    mesh: MeshData
+    seconds: float
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+Event = Loading | StageStarted | StepDone | Preview | CheckpointSaved | Remeshed | Warned | Finished
