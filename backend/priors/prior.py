@@ -1,0 +1,140 @@
+"""What every diffusion prior offers to score distillation, and the arithmetic of noise that all of them share.
+
+A prior lives in its own latent space (for pixel-space models the latents are the images) and speaks one language to
+the outside whatever it predicts inside: the noise epsilon of a variance-preserving process,
+
+    x_t = sqrt(abar_t) x + sqrt(1 - abar_t) epsilon        (Ho et al. 2020, eq. 4),
+
+with `alpha = sqrt(abar_t)` and `sigma = sqrt(1 - abar_t)`. The adapters below turn the other parametrizations into it.
+`t` is a single integer tensor of shape [] wherever it appears: one timestep for the whole group of views, as MVDream
+(Shi et al. 2023) needs; the noise is independent for each view.
+
+This room imports neither cameras nor rendering: it says here which of their attributes it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+
+class ViewGroup(Protocol):
+    """The part of `backend.cameras.Cameras` that priors read: N views, angles in degrees, all tensors [N]."""
+
+    azimuth: Tensor
+    elevation: Tensor
+    distance: Tensor
+    fov: Tensor
+
+    def __len__(self) -> int: ...
+
+    def camera_to_world(self) -> Tensor:
+        """[N, 4, 4], OpenGL cameras."""
+        ...
+
+
+class RenderedViews(Protocol):
+    """The part of `backend.rendering`'s `Rendered` that priors read: premultiplied color and coverage in [0, 1]."""
+
+    rgb: Tensor  # [N, H, W, 3]
+    alpha: Tensor  # [N, H, W, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """A prompt and its negative as one prior understands them; opaque to everybody else.
+
+    `tensors` are named by the prior that made them. They are never written to, so one conditioning serves a whole job.
+    """
+
+    prompt: str
+    negative: str
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Prior(Protocol):
+    """A pretrained diffusion model that tells how plausible noisy views of an object are.
+
+    Attributes:
+        name: for people and reports.
+        image_size: side in pixels of the square images that `encode_images` wants to be given.
+        latent_shape: (c, h, w) of one view's latents.
+        latent_range: (lowest, highest) value a latent can have in a pixel-space prior, None where it is unbounded.
+        alphas_cumprod: [T] abar of each timestep, decreasing, strictly between 0 and 1, on the prior's device.
+        views_per_group: how many views one prediction must hold; 1 if views are independent of one another, 4 for a
+            prior that lets four views, 90 degrees apart, attend to one another.
+        knows_background: True if the prior is told the background color; False if it only sees it in the image.
+        recipe_family: which family of presets suits this prior where the user names no recipe.
+    """
+
+    name: str
+    image_size: int
+    latent_shape: tuple[int, int, int]
+    latent_range: tuple[float, float] | None
+    alphas_cumprod: Tensor
+    views_per_group: int
+    knows_background: bool
+    recipe_family: str
+
+    def encode_prompt(self, prompt: str, negative: str) -> Conditioning:
+        """The conditioning of `prompt` against `negative` (empty: the plain unconditional prediction).
+
+        Raises:
+            InputError: the prior does not know a word, and says which and what it does know.
+        """
+        ...
+
+    def encode_images(self, rendered: RenderedViews, background: Tensor) -> Tensor:
+        """Latents [N, c, h, w] of `rendered` over `background` ([N, 3] in [0, 1]); differentiable in `rendered`."""
+        ...
+
+    def predict_noise(
+        self, noisy: Tensor, t: Tensor, conditioning: Conditioning, cameras: ViewGroup, background: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Epsilon predicted (with the prompt, without it), float32, each of the shape of `noisy` [N, c, h, w].
+
+        `t` is [] int64, `background` [N, 3]. The two predictions are plain: guidance is applied by the caller.
+        """
+        ...
+
+
+def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t = sqrt(abar) x + sqrt(1 - abar) epsilon (Ho et al. 2020, eq. 4)."""
+    return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
+
+
+def x0_from_epsilon(noisy: Tensor, epsilon: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x0_hat = (x_t - sigma epsilon) / alpha (Ho et al. 2020, eq. 15)."""
+    return (noisy - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+
+
+def epsilon_from_x0(noisy: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
+    """epsilon = (x_t - alpha x0) / sigma, the inverse of `x0_from_epsilon`."""
+    return (noisy - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+
+def epsilon_from_v(noisy: Tensor, v: Tensor, alpha_bar: Tensor) -> Tensor:
+    """epsilon = alpha v + sigma x_t, since v = alpha epsilon - sigma x (Salimans and Ho 2022, appendix D)."""
+    return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * noisy
+
+
+def flow_time(alpha_bar: Tensor) -> Tensor:
+    """s = sigma / (alpha + sigma): the time of the straight path y_s = (1 - s) x + s epsilon at equal noise.
+
+    x_t and y_s differ by a factor alone, y_s = x_t / (alpha + sigma), so a flow model serves a variance-preserving
+    process exactly: ask it at (x_t / (alpha + sigma), s) and hand the answer to `epsilon_from_flow`.
+    """
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return sigma / (alpha + sigma)
+
+
+def epsilon_from_flow(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """epsilon = (x_t + alpha u) / (alpha + sigma) for a velocity u = epsilon - x (Lipman et al. 2023; Esser et al. 2024).
+
+    `noisy` is the variance-preserving x_t, not the rescaled y_s of `flow_time` that the model was asked at.
+    """
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return (noisy + alpha * velocity) / (alpha + sigma)
