@@ -1,0 +1,53 @@
+"""Classifier-free guidance and the rescale that keeps it from burning the colors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Weighting = Literal["dreamfusion", "uniform", "fantasia3d", "x0"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the prior is asked in one step: `protocol.settings.GuidanceSettings` with its schedules evaluated."""
+
+    scale: float
+    rescale: float
+    weighting: Weighting
+
+
+def guide(text: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """`unconditional + scale (text - unconditional)`: 0 is unconditional, 1 the plain prediction, more exaggerates.
+
+    Ho and Salimans 2022, eq. 6, count from the other end: their `(1 + w) text - w unconditional` is `scale = 1 + w`
+    here. Code bases that write `text + scale (text - unconditional)` therefore guide one unit more than they say.
+    """
+    return unconditional + scale * (text - unconditional)
+
+
+def contrast_ratio(text: Tensor, guided: Tensor, views_per_group: int) -> Tensor:
+    """std(text) / std(guided), each over a whole group of views: [N, 1, 1, 1], equal within a group.
+
+    The standard deviation is taken over the group and not per view (MVDream, Shi et al. 2023, section 3.3), because a
+    factor for each view would make the views of one object differ in brightness.
+    """
+
+    def group_std(x: Tensor) -> Tensor:
+        return x.reshape(len(x) // views_per_group, -1).std(dim=1)
+
+    ratio = group_std(text) / group_std(guided).clamp_min(1e-8)
+    return ratio.repeat_interleave(views_per_group)[:, None, None, None]
+
+
+def rescale(text_x0: Tensor, guided_x0: Tensor, amount: float, views_per_group: int) -> Tensor:
+    """Pull the contrast of the guided x0_hat back to that of the unguided one, by `amount` in [0, 1].
+
+    `amount * guided * std(text) / std(guided) + (1 - amount) * guided`: Lin et al. 2024 ("Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", eqs. 15 and 16), on x0_hat as in MVDream.
+    """
+    if amount == 0:
+        return guided_x0
+    return guided_x0 * (amount * contrast_ratio(text_x0, guided_x0, views_per_group) + (1 - amount))
