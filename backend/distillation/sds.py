@@ -6,30 +6,29 @@ noised to the same t with independent noise. It is a pure function: draws are ma
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from backend.distillation.gradient import Gradient
-from backend.distillation.guidance import Guidance, Weighting, guide, rescale
+from backend.distillation.guidance import Guidance, guide, rescale
 from backend.errors import InputError
 from backend.priors.prior import Conditioning, Prior, ViewGroup, add_noise, epsilon_from_x0, x0_from_epsilon
 
 
-def noise_weight(weighting: Weighting, alpha_bar: Tensor) -> Tensor:
-    """w(t) such that the gradient is `w(t) (epsilon_hat - epsilon)`, as [].
+def noise_weight(weighting: Literal["dreamfusion", "uniform", "fantasia3d"], alpha_bar: Tensor) -> Tensor:
+    """w(t) of the gradient `w(t) (epsilon_hat - epsilon)`, as [].
 
     - "dreamfusion": `1 - abar` = sigma^2 (Poole et al. 2023, section 3.2 and published code).
     - "uniform": 1.
     - "fantasia3d": `sqrt(abar) (1 - abar)` (Chen et al. 2023, section 3.3), which also quiets the high-noise steps.
-    - "x0": `sigma / alpha`, which makes the gradient `x - x0_hat` (MVDream, section 3.3).
     """
     if weighting == "dreamfusion":
         return 1 - alpha_bar
     if weighting == "uniform":
         return torch.ones_like(alpha_bar)
-    if weighting == "fantasia3d":
-        return alpha_bar.sqrt() * (1 - alpha_bar)
-    return ((1 - alpha_bar) / alpha_bar).sqrt()
+    return alpha_bar.sqrt() * (1 - alpha_bar)
 
 
 @torch.no_grad()
@@ -45,9 +44,9 @@ def sds(
 ) -> Gradient:
     """The gradient of score distillation on `latents` [N, c, h, w] at timestep `t` ([] int64) with `noise` [N, c, h, w].
 
-    `w(t) (epsilon_hat - epsilon)` with epsilon_hat guided and rescaled; with weighting "x0" it is computed as
-    `x - x0_hat`, where x0_hat is clamped to the range that latents can have (pixel-space priors only). N is a multiple
-    of the prior's `views_per_group`. No gradient flows through the prior: DreamFusion drops its Jacobian (section 3.2).
+    `w(t) (epsilon_hat - epsilon)` with epsilon_hat guided and rescaled; with weighting "x0" it is `x - x0_hat` (MVDream,
+    section 3.3), which equals `w(t) = sigma / alpha`, except that x0_hat is clamped to the range that latents can have
+    (pixel-space priors only). N is a multiple of the prior's `views_per_group`. No gradient flows through the prior: DreamFusion drops its Jacobian (section 3.2).
 
     Numbers: `gradient_rms` of the value; `x0_error`, the RMS of `x - x0_hat`; `noise_error`, the RMS of
     `epsilon_text - epsilon`; `guidance_ratio`, the RMS of `epsilon_text - epsilon_unconditional` over `noise_error`;

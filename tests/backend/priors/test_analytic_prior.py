@@ -1,0 +1,114 @@
+"""The analytic prior's score against automatic differentiation of the density itself."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from backend.cameras.orbit import Cameras
+from backend.errors import InputError
+from backend.priors.analytic import Component, GaussianMixturePrior, linear_alphas_cumprod
+
+CAMERAS = Cameras.orbit([0.0, 90.0], 15.0)
+BACKGROUND = torch.ones(2, 3, dtype=torch.float64)
+
+
+@dataclass
+class Views:
+    rgb: Tensor
+    alpha: Tensor
+
+
+def mixture(views: int, seed: int = 0) -> GaussianMixturePrior:
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.rand(3, views, 3, 2, 2, generator=generator, dtype=torch.float64) * 2 - 1
+    components = {
+        "apple": Component(means[0], 0.3),
+        "pear": Component(means[1], 0.5, weight=2.0),
+        "plum": Component(means[2], 0.2, weight=0.5),
+    }
+    return GaussianMixturePrior(components, linear_alphas_cumprod())
+
+
+def log_density(prior: GaussianMixturePrior, noisy: Tensor, t: int, stds: Tensor, weights: Tensor) -> Tensor:
+    """log p_t written with torch.distributions, independently of the prior's own formula."""
+    alpha_bar = linear_alphas_cumprod()[t]
+    variances = alpha_bar * stds**2 + 1 - alpha_bar
+    means = torch.stack([component.mean for component in components_of(prior)])
+    flat = noisy.reshape(-1, 1, means[0].numel())
+    normal = torch.distributions.Normal(alpha_bar.sqrt() * means.flatten(1), variances.sqrt()[:, None])
+    per_component = normal.log_prob(flat).sum(-1) + weights.log()
+    return per_component.logsumexp(1).sum()
+
+
+def components_of(prior: GaussianMixturePrior) -> list[Component]:
+    return [Component(mean, 0.0) for mean in prior._means]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("t", [20, 400, 980])
+def test_epsilon_is_the_scaled_score_of_the_density(views: int, t: int) -> None:
+    prior = mixture(views)
+    noisy = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(t), dtype=torch.float64).requires_grad_()
+    stds = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+    cases = {"anything": [1.0, 2.0, 0.5], "pear": [0.0, 2.0, 0.0]}
+    sigma = math.sqrt(1 - float(linear_alphas_cumprod()[t]))
+    for prompt, weights in cases.items():
+        log_p = log_density(prior, noisy, t, stds, torch.tensor(weights, dtype=torch.float64))
+        (score,) = torch.autograd.grad(log_p, noisy)
+        conditioning = prior.encode_prompt(prompt, "apple")
+        text, _ = prior.predict_noise(noisy.detach(), torch.tensor(t), conditioning, CAMERAS, BACKGROUND)
+        torch.testing.assert_close(text, -sigma * score)
+
+
+def test_negative_takes_the_place_of_the_unconditional_prediction() -> None:
+    prior = mixture(1)
+    noisy, t = torch.zeros(2, 3, 2, 2, dtype=torch.float64), torch.tensor(300)
+
+    def unconditional(prompt: str, negative: str) -> Tensor:
+        return prior.predict_noise(noisy, t, prior.encode_prompt(prompt, negative), CAMERAS, BACKGROUND)[1]
+
+    as_text = prior.predict_noise(noisy, t, prior.encode_prompt("plum", ""), CAMERAS, BACKGROUND)[0]
+    assert torch.equal(unconditional("apple", "plum"), as_text)
+    assert torch.equal(unconditional("apple", ""), unconditional("apple", "anything"))
+    assert not torch.equal(unconditional("apple", ""), unconditional("apple", "plum"))
+
+
+def test_views_of_a_group_share_a_mode_and_lone_views_do_not() -> None:
+    """The first view is clearly an apple, the second between both: only in a group does the first decide the second."""
+    apple, pear = torch.full((2, 1, 2, 2), 0.8), torch.full((2, 1, 2, 2), -0.8)
+    first, second = apple[:1], torch.zeros(1, 1, 2, 2)
+    t, abar = torch.tensor(300), linear_alphas_cumprod()[300].float()
+    noisy = torch.cat([first, second]) * abar.sqrt()
+
+    def x0_of_second(means: tuple[Tensor, Tensor]) -> float:
+        components = {"apple": Component(means[0], 0.1), "pear": Component(means[1], 0.1)}
+        prior = GaussianMixturePrior(components, linear_alphas_cumprod())
+        epsilon, _ = prior.predict_noise(noisy, t, prior.encode_prompt("anything", ""), CAMERAS, BACKGROUND)
+        return ((noisy - (1 - abar).sqrt() * epsilon) / abar.sqrt())[1].mean().item()
+
+    assert x0_of_second((apple, pear)) > 0.7
+    assert abs(x0_of_second((apple[:1], pear[:1]))) < 1e-6
+
+
+def test_images_are_composited_resized_and_differentiable() -> None:
+    prior = mixture(1)
+    alpha = torch.zeros(2, 4, 4, 1, dtype=torch.float64)
+    alpha[:, :, :2] = 1.0
+    rgb = (alpha * torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)).requires_grad_()
+    background = torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    latents = prior.encode_images(Views(rgb, alpha), background)
+    assert latents.shape == (2, 3, 2, 2)
+    # The triangle filter of the left column weighs its three pixels 3 : 3 : 1, and the third is background.
+    left = torch.tensor([1.0, 0.5, 0.0]) * 6 / 7 + torch.tensor([0.0, 0.0, 1.0]) / 7
+    torch.testing.assert_close(latents[0, :, 0, 0].detach(), (left * 2 - 1).double())
+    latents.sum().backward()
+    # Each of 2 x 3 x 2 x 2 latents is twice a weighted mean of colors.
+    assert rgb.grad is not None and abs(rgb.grad.sum().item() - 2 * 24) < 1e-9
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'banana'.*'apple', 'pear', 'plum', 'anything'"):
+        mixture(1).encode_prompt("banana", "")
