@@ -1,0 +1,23 @@
+"""The differentiable rasterizer: operators on tensors, lights, and a mesh renderer built from them."""
+
+from backend.rendering.fragments import Fragments, Topology, build_topology
+from backend.rendering.lighting import Light, headlight, lambert, sample_light
+from backend.rendering.operators import antialias, interpolate, rasterize, vertex_normals
+from backend.rendering.render import Rendered, render_mesh, to_clip_space
+
+__all__ = [
+    "Fragments",
+    "Light",
+    "Rendered",
+    "Topology",
+    "antialias",
+    "build_topology",
+    "headlight",
+    "interpolate",
+    "lambert",
+    "rasterize",
+    "render_mesh",
+    "sample_light",
+    "to_clip_space",
+    "vertex_normals",
+]

@@ -1,0 +1,8 @@
+"""The operators as NVIDIA Warp kernels, on CPU and CUDA. Importing this needs Warp; the names are those of `reference`."""
+
+from backend.rendering.kernels.antialiasing import antialias
+from backend.rendering.kernels.interpolation import interpolate
+from backend.rendering.kernels.normals import vertex_normals
+from backend.rendering.kernels.visibility import rasterize
+
+__all__ = ["antialias", "interpolate", "rasterize", "vertex_normals"]

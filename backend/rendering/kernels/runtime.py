@@ -1,0 +1,100 @@
+"""Starting Warp and launching kernels on torch tensors: the only place that knows both libraries' calling habits.
+
+All kernels live in one Warp module, so that a machine compiles them once, together (a few seconds, then kept in the
+user's cache folder), and CI can compile them ahead of time for GPUs that it does not have. No kernel has a generated
+adjoint: every backward pass is a hand-written kernel. On the CPU a launch is a plain single-threaded loop and atomics
+are plain read-modify-write, so one launch at a time writes a buffer, in a fixed order: results repeat bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from backend.rendering.kernels.cache import user_cache_folder
+
+wp.config.log_level = wp.LOG_ERROR  # no greeting, and no warning on a machine without a GPU
+
+module = wp.get_module("galatea_rendering")
+module.options["enable_backward"] = False
+module.options["optimization_level"] = 3
+# Strict IEEE arithmetic: visibility and its interpolation agree to the last bit, and so do a CPU and a GPU on ids.
+module.options["fuse_fp"] = False
+
+_started = False
+
+
+def start() -> None:
+    """Initialize Warp once per process, with its kernel cache in a folder that can be written to."""
+    global _started
+    if _started:
+        return
+    wp.config.kernel_cache_dir = str(_writable_folder(user_cache_folder() / "warp" / wp.config.version))
+    wp.init()
+    _started = True
+
+
+def _writable_folder(folder: Path) -> Path:
+    """`folder` if it can be created and written, else a folder of this process's own (compiled again next time)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="galatea-warp-"))
+
+
+def launch(kernel: wp.Kernel, count: int, arguments: list) -> None:
+    """Run `kernel` over `count` threads on the device of its tensors and on torch's current stream there.
+
+    A tensor goes in as a flat array of numbers, `rows(tensor)` as a flat array of vectors; other arguments are numbers.
+    Tensors must be contiguous, which the callers see to; nothing is copied.
+    """
+    if count == 0:
+        return
+    start()
+    device = next(a.device for a in arguments if isinstance(a, (Tensor, rows)))
+    values = [a.array() if isinstance(a, rows) else _flat(a) if isinstance(a, Tensor) else a for a in arguments]
+    with _current_stream(device):
+        wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
+
+
+class rows:
+    """A tensor `[..., 2 | 3 | 4]`, seen by a kernel as a flat array of vectors of that length."""
+
+    __slots__ = ("device", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.device = tensor.device
+
+    def array(self) -> object:
+        length = self.tensor.shape[-1]
+        return wp.from_torch(self.tensor.view(-1, length), dtype=_ROW_TYPES[self.tensor.dtype, length], return_ctype=True)
+
+
+_ROW_TYPES = {
+    (torch.float32, 2): wp.vec2,
+    (torch.float32, 3): wp.vec3,
+    (torch.float32, 4): wp.vec4,
+    (torch.int32, 2): wp.vec2i,
+    (torch.int32, 3): wp.vec3i,
+}
+
+
+def _flat(tensor: Tensor) -> object:
+    return wp.from_torch(tensor.view(-1), return_ctype=True)
+
+
+def _current_stream(device: torch.device) -> AbstractContextManager:
+    """Torch's current stream on a GPU, so that kernels and torch's own operations stay in order without waiting."""
+    if device.type != "cuda":
+        return nullcontext()
+    return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)), sync_enter=False)
