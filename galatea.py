@@ -42,7 +42,7 @@ TORCH_DOWNLOAD = {
     ("Darwin", "mps"): 111, ("Windows", "cpu"): 122, ("Windows", "cuda"): 1900,
 }  # fmt: skip
 TORCH_ON_DISK = {"cpu": 800, "mps": 500, "cuda": 7000, "rocm": 16000}
-PACKAGES_DOWNLOAD = 400
+PACKAGES_DOWNLOAD = 350
 PACKAGES_ON_DISK = 1500
 
 
@@ -340,7 +340,7 @@ class PipRunner:
             text=True, encoding="utf-8", errors="replace", env=environment, **inherit,
         )  # fmt: skip
         lines: queue.Queue = queue.Queue()
-        threading.Thread(target=lambda: [lines.put(line) for line in [*process.stdout, None]], daemon=True).start()
+        threading.Thread(target=forward_lines, args=(process.stdout, lines), daemon=True).start()
         log: List[str] = []
         item = ""
         try:
@@ -383,6 +383,13 @@ class PipRunner:
         if line.startswith("Installing collected packages"):
             return f"unpacking {line.count(',') + 1} packages"
         return None
+
+
+def forward_lines(source, lines: queue.Queue) -> None:
+    """Puts every line into the queue as it comes, and None after the last."""
+    for line in source:
+        lines.put(line)
+    lines.put(None)
 
 
 def explain(log: str, root: Path) -> str:
