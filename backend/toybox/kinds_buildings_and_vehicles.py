@@ -104,6 +104,7 @@ def _boat(vary: Vary) -> list[Part]:
 
 def _airplane(vary: Vary) -> list[Part]:
     length, radius, span = vary(2.0, 0.05), vary(0.22), vary(1.0)
+    glass = ellipsoid(0.62 * radius, 0.13, 0.2, segments=10, rings=8)
     tail = [(0, -0.5), (0.06 / radius, -0.5), (0.7, -0.25)]
     profile = [*tail, (1, 0), (1, 0.3), (0.75, 0.42), (0.4, 0.48), (0, 0.5)]
     body = lathe([(radius * r, length * y) for r, y in profile])
@@ -112,7 +113,7 @@ def _airplane(vary: Vary) -> list[Part]:
         *(second(_wing(span, 0.46, 0.26, sx).moved(0, -0.05, 0.14 * length)) for sx in (-1, 1)),
         *(second(_wing(0.42, 0.3, 0.2, sx).moved(0, 0.03, -0.4 * length)) for sx in (-1, 1)),
         second(_wing(vary(0.52), 0.36, 0.22, 1).turned(z=90).moved(0, 0.0, -0.39 * length)),
-        detail(ellipsoid(0.62 * radius, 0.13, 0.2, segments=10, rings=8).moved(0, 0.86 * radius, 0.26 * length), "contrast"),
+        detail(glass.moved(0, 0.86 * radius, 0.26 * length), "contrast"),
     ]
 
 
@@ -130,5 +131,5 @@ KINDS = (
     Kind("rocket", ("body", "hull"), ("fin", "nose"), _rocket),
     Kind("car", ("body", "hood"), ("wheel", "headlight"), _car, has_front=True),
     Kind("boat", ("hull",), ("cabin", "funnel"), _boat, has_front=True),
-    Kind("airplane", ("body", "fuselage"), ("wing", "tail"), _airplane, has_front=True, synonyms=("plane", "aeroplane")),
+    Kind("airplane", ("body", "fuselage"), ("wing", "tail"), _airplane, True, synonyms=("plane", "aeroplane")),
 )

@@ -43,8 +43,8 @@ def _bottle(vary: Vary) -> list[Part]:
 
 def _vase(vary: Vary) -> list[Part]:
     belly, neck, lip, foot = vary(0.62), vary(0.24), vary(0.46), vary(0.32)
-    outer = [(0, 0), (foot, 0), (0.85 * belly, 0.32), (belly, 0.62), (0.8 * belly, 0.98), (neck, 1.3), (neck, 1.36), (0, 1.36)]
-    body = lathe(outer, 22)
+    bulge = [(foot, 0), (0.85 * belly, 0.32), (belly, 0.62), (0.8 * belly, 0.98)]
+    body = lathe([(0, 0), *bulge, (neck, 1.3), (neck, 1.36), (0, 1.36)], 22)
     flare = [(neck + 0.05, 1.3), (neck + 0.05, 1.42), (lip + 0.05, 1.72), (lip + 0.03, 1.82)]
     rim = lathe([(0, 1.3), *flare, (lip - 0.12, 1.82), (neck - 0.06, 1.48), (0, 1.42)], 22)
     stand = [(foot + 0.06, -0.06), (foot + 0.06, 0.06), (0.85 * belly + 0.03, 0.34)]

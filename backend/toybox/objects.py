@@ -49,7 +49,7 @@ class ObjectSpec:
 
 @dataclass(frozen=True)
 class ToyObject:
-    """positions [V, 3] f32, faces [F, 3] i32, colors [V, 3] f32 in [0, 1], part [V] i32 (0 main, 1 second, 2 detail)."""
+    """positions [V, 3] f32, faces [F, 3] i32, colors [V, 3] f32 in [0, 1], part [V] i32: MAIN, SECOND or DETAIL."""
 
     positions: np.ndarray
     faces: np.ndarray

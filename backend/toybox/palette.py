@@ -1,7 +1,7 @@
 """The twelve colors toybox has names for, chosen to stay apart from each other under Lambert shading.
 
 A shaded color is darker than its name by a factor of about 0.5 to 1, so hues and saturations must differ, not only
-brightness: brown is a dark orange of its own hue, gray lies well below white, teal lies between green and blue.
+brightness: brown is a dark orange of its own hue, gray lies below white in shadow, teal lies between green and blue.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "orange": (0.98, 0.50, 0.04),
     "purple": (0.50, 0.14, 0.72),
     "pink": (0.98, 0.55, 0.74),
-    "brown": (0.36, 0.21, 0.12),
+    "brown": (0.40, 0.23, 0.12),
     "black": (0.07, 0.07, 0.08),
     "white": (0.96, 0.96, 0.96),
-    "gray": (0.50, 0.50, 0.52),
+    "gray": (0.38, 0.38, 0.40),
     "teal": (0.05, 0.66, 0.68),
 }
 
