@@ -35,10 +35,10 @@ TORCH_INDEX_FOLDER = {"cpu": "cpu", "cuda": "cu130", "rocm": "rocm7.2", "mps": "
 PIP = "pip==26.3"  # the first one that tells its progress in a form that programs can read is 24.1
 MINIMUM_DRIVER = 580  # CUDA 13, which both this torch and Warp are built with
 
-# What pip announced in megabytes for torch 2.13.0 with what it pulls in, and for everything else of pyproject.toml.
-# The ROCm figure is an estimate. Then what the finished folder takes on disk.
+# Megabytes to download for torch with what it pulls in, and for everything else of pyproject.toml: what pip announces,
+# where the builds are CPU or MPS; estimates for CUDA and ROCm. Then what the finished folder takes on disk.
 TORCH_DOWNLOAD = {
-    ("Linux", "cpu"): 192, ("Linux", "cuda"): 2900, ("Linux", "rocm"): 5000,
+    ("Linux", "cpu"): 192, ("Linux", "cuda"): 2700, ("Linux", "rocm"): 5000,
     ("Darwin", "mps"): 111, ("Windows", "cpu"): 122, ("Windows", "cuda"): 1900,
 }  # fmt: skip
 TORCH_ON_DISK = {"cpu": 800, "mps": 500, "cuda": 7000, "rocm": 16000}
