@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from protocol.settings import LightSettings
 
+Shading = Literal["lit", "albedo", "textureless", "normal"]
+
 
 class CameraPositions(Protocol):
     """What lighting needs of the cameras."""
 
     def position(self) -> Tensor: ...
+
+    def camera_to_world(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -31,29 +35,22 @@ class Light:
 
 
 def sample_light(settings: LightSettings, cameras: CameraPositions, generator: torch.Generator) -> Light:
-    """One light for a group of cameras, shared by its views: around the direction to the first camera, lifted upward.
+    """One random lamp fixed to the camera rig: every view of a group is lit from the same side of its own camera.
 
-    Draws three normal numbers and one uniform number from `generator`.
+    DreamFusion draws the light around the camera of its single view. Shared by a group in world space, such a light
+    leaves the far views with ambient light alone, where orange is brown and white is gray; carried along, each view is
+    lit as DreamFusion lights one. Draws three normal numbers and one uniform number from `generator`.
     """
-    positions = cameras.position()
+    rotation = cameras.camera_to_world()[:, :3, :3]
     noise = torch.randn(3, generator=generator, device=generator.device)
     share = torch.rand(1, generator=generator, device=generator.device)
-    offset = settings.spread * noise
-    offset[1] += settings.lift
-    toward = torch.nn.functional.normalize(positions[0], dim=0) + offset.to(positions.device)
-    ambient = settings.ambient_min + (settings.ambient_max - settings.ambient_min) * share.to(positions.device)
-    views = positions.shape[0]
-    return Light(torch.nn.functional.normalize(toward, dim=0).expand(views, 3), ambient.expand(views))
+    in_camera = settings.spread * noise + torch.tensor([0.0, settings.lift, 1.0], device=generator.device)
+    direction = rotation @ torch.nn.functional.normalize(in_camera, dim=0).to(rotation.device)
+    ambient = settings.ambient_min + (settings.ambient_max - settings.ambient_min) * share.to(rotation.device)
+    return Light(direction, ambient.expand(len(direction)))
 
 
 def headlight(cameras: CameraPositions, ambient: float = 0.5) -> Light:
     """A light at each camera: what a render without a given light uses. Nothing is random."""
     direction = torch.nn.functional.normalize(cameras.position(), dim=-1)
     return Light(direction, torch.full_like(direction[:, 0], ambient))
-
-
-def lambert(normals: Tensor, light: Light) -> Tensor:
-    """The shading factor `[N, H, W, 1]` of unit normals `[N, H, W, 3]`."""
-    cosine = torch.linalg.vecdot(normals, light.direction[:, None, None, :]).clamp_min(0.0)
-    ambient = light.ambient[:, None, None]
-    return (ambient + (1.0 - ambient) * cosine)[..., None]
