@@ -99,8 +99,13 @@ class GridStage(Settings, tag="grid"):
     resolution: Annotated[int, Meta(ge=8, le=256)] = 32
     samples_per_ray: Annotated[int, Meta(ge=8, le=512)] = 48
     learning_rate: Schedule = Constant(0.05)
+    sharpness: Schedule = Linear(1.0, 3.0)
+    """Steepness of the density's activation: raised over the stage, it presses fog into a surface."""
     opacity_entropy: NonNegative = 0.01
     total_variation: NonNegative = 0.01
+    sparsity: NonNegative = 0.0
+    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
+    """Vertices of the mesh that the stage hands on."""
 
 
 class MeshStage(Settings, tag="mesh"):

@@ -1,0 +1,84 @@
+"""A job's state on disk: complete, synced and renamed into place before anybody is told of it.
+
+The file is read with `weights_only`; it holds tensors, numbers and strings. It carries a fingerprint of the settings,
+the start mesh and the prior, because a state resumed under others would be a different job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from backend.errors import InputError
+from backend.representations.mesh_data import MeshData
+from protocol.settings import JobSettings
+
+FILE_NAME = "checkpoint.pt"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` of the whole job, `stage` and the step within it, seconds spent, and the states of everything that learns."""
+
+    step: int
+    stage: int
+    stage_step: int
+    seconds: float
+    representation: dict[str, Any]
+    optimizers: list[dict[str, Any]]
+    generator: torch.Tensor
+
+
+def fingerprint(settings: JobSettings, start_mesh: MeshData | None, prior_name: str) -> str:
+    """What must be the same for a checkpoint to be continued. How often it is saved may change."""
+    settings = msgspec.structs.replace(settings, checkpoint_seconds=1.0, preview_seconds=1.0)
+    digest = hashlib.sha256(msgspec.json.encode(settings, order="deterministic"))
+    digest.update(prior_name.encode())
+    if start_mesh is not None:
+        for array in (start_mesh.positions, start_mesh.faces, start_mesh.colors):
+            digest.update(b"-" if array is None else array.tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, mark: str) -> None:
+    """Write atomically. Raises OSError if the disk is full or the folder cannot be written; the old file then stays."""
+    path, part = folder / FILE_NAME, folder / (FILE_NAME + ".part")
+    try:
+        with open(part, "wb") as file:
+            torch.save({"format": FORMAT, "fingerprint": mark, **vars(checkpoint)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(folder: Path, mark: str) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None. Raises InputError if it is damaged or belongs to another job."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True)
+        if state.pop("format") != FORMAT:
+            raise KeyError("format")
+        found = state.pop("fingerprint")
+        checkpoint = Checkpoint(**state)
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}); remove it to start the job anew."
+        ) from error
+    if found != mark:
+        raise InputError(
+            f"The checkpoint {path} belongs to a job with other settings, another start mesh or another prior. "
+            "Use the settings it was made with, or remove it to start anew."
+        )
+    return checkpoint

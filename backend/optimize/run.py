@@ -1,0 +1,156 @@
+"""The loop: a job as a generator of events.
+
+Whoever consumes the events decides what to do with them; between two `next()` a job can be paused, cancelled or simply
+left. On the CPU the same settings, start mesh and prior give the same mesh bit for bit, also across a kill and a
+resume: every random number comes from one generator whose state is in the checkpoint, and neither checkpoints nor
+previews draw from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from backend.optimize.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from backend.optimize.control import Control
+from backend.optimize.events import (
+    CheckpointSaved,
+    Event,
+    Finished,
+    Preview,
+    Remeshed,
+    StageStarted,
+    StepDone,
+)
+from backend.optimize.pictures import render_views
+from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, start_shape
+from backend.optimize.step import StepRecord, distill_step
+from backend.priors.prior import Prior
+from backend.representations.mesh_data import MeshData
+from protocol.settings import GridStage, JobSettings, MeshStage
+
+
+def run_job(
+    settings: JobSettings,
+    start_mesh: MeshData | None,
+    prior: Prior,
+    folder: Path,
+    control: Control | None = None,
+    resume: bool = False,
+) -> Iterator[Event]:
+    """Run the whole job, checkpointing into `folder`; the last event is `Finished` unless `control` cancels.
+
+    With `resume` it goes on from the folder's checkpoint if there is one. Raises InputError for a prompt that the prior
+    does not know, for stages that lack a mesh to begin with, and for a checkpoint of another job.
+    """
+    control = control or Control()
+    torch.set_num_threads(settings.threads)
+    device = prior.alphas_cumprod.device
+    conditioning = prior.encode_prompt(settings.prompt, settings.negative_prompt)
+    mark = fingerprint(settings, start_mesh, prior.name)
+    generator = torch.Generator().manual_seed(settings.seed)
+    total = sum(stage.steps for stage in settings.stages)
+    mesh = start_mesh if start_mesh is not None else start_shape(settings)
+
+    checkpoint = load_checkpoint(folder, mark) if resume else None
+    first_stage = checkpoint.stage if checkpoint else 0
+    step = checkpoint.step if checkpoint else 0
+    clock = _Clock(checkpoint.seconds if checkpoint else 0.0)
+    saved = previewed = time.monotonic()
+
+    for index in range(first_stage, len(settings.stages)):
+        stage = settings.stages[index]
+        if checkpoint is not None:
+            running, within = _restore(stage, checkpoint, generator, device), checkpoint.stage_step
+            checkpoint = None
+        else:
+            running, within = begin_stage(stage, mesh, device), 0
+        yield StageStarted(index, len(settings.stages), "grid" if isinstance(stage, GridStage) else "mesh", stage.steps)
+
+        while within < stage.steps:
+            control.wait_while_paused()
+            started = time.monotonic()
+            record = distill_step(running, within / stage.steps, prior, conditioning, generator)
+            within, step = within + 1, step + 1
+            if running.remesh_due(within) and running.representation.remesh(stage.target_vertices):
+                running.optimizers = make_optimizers(running.representation)
+                yield Remeshed(step, len(running.representation.vertices()), len(running.representation.faces))
+            seconds = time.monotonic() - started
+            clock.add(seconds)
+            yield _step_done(record, step, total, index, seconds, clock.left(total - step))
+
+            now = time.monotonic()
+            if step == 1 or now - previewed >= settings.preview_seconds:
+                yield _preview(running, step)
+                previewed = time.monotonic()
+            if now - saved >= settings.checkpoint_seconds or control.cancelled:
+                yield _save(folder, mark, Checkpoint(
+                    step, index, within, clock.seconds, running.representation.state_dict(),
+                    [optimizer.state_dict() for optimizer in running.optimizers], generator.get_state(),
+                ))
+                saved = time.monotonic()
+            if control.cancelled:
+                return
+        mesh = running.result()
+
+    yield Finished(step, mesh, clock.seconds)
+
+
+def _restore(stage: GridStage | MeshStage, saved: Checkpoint, generator: torch.Generator, device: torch.device) -> RunningStage:
+    representation = begin_from_state(stage, saved, device)
+    optimizers = make_optimizers(representation)
+    for optimizer, state in zip(optimizers, saved.optimizers, strict=True):
+        optimizer.load_state_dict(state)
+    generator.set_state(saved.generator)
+    return RunningStage(stage, representation, optimizers)
+
+
+def begin_from_state(stage: GridStage | MeshStage, saved: Checkpoint, device: torch.device):
+    """The representation exactly as it was; a mesh carries its own topology in its state."""
+    from backend.representations.density_grid import DensityGrid
+    from backend.representations.triangle_mesh import TriangleMesh
+
+    if isinstance(stage, GridStage):
+        grid = DensityGrid(stage, device)
+        grid.load_state_dict(saved.representation)
+        return grid
+    return TriangleMesh.from_state(saved.representation, stage, device)
+
+
+def _save(folder: Path, mark: str, checkpoint: Checkpoint) -> CheckpointSaved:
+    started = time.monotonic()
+    save_checkpoint(folder, checkpoint, mark)
+    return CheckpointSaved(checkpoint.step, time.monotonic() - started)
+
+
+def _preview(running: RunningStage, step: int) -> Preview:
+    def render(azimuths: list[float], elevation: float, size: int):
+        return render_views(running.representation.to_mesh(), azimuths, elevation, size)
+
+    return Preview(step, running.representation.to_mesh, render)
+
+
+def _step_done(record: StepRecord, step: int, total: int, stage: int, seconds: float, left: float) -> StepDone:
+    cameras = record.cameras
+    return StepDone(
+        step, total, stage, seconds, left, record.numbers,
+        tuple(cameras.azimuth.tolist()), tuple(cameras.elevation.tolist()), record.timestep,
+    )
+
+
+class _Clock:
+    """Seconds spent in steps, over kills and resumes, and a guess of what is left from the last twenty."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._recent: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        self.seconds += seconds
+        self._recent = [*self._recent[-19:], seconds]
+
+    def left(self, steps: int) -> float:
+        return steps * sum(self._recent) / len(self._recent)

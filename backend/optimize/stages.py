@@ -1,0 +1,85 @@
+"""What a stage optimizes and with which optimizers; how one stage's result becomes the next one's start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backend.errors import InputError
+from backend.representations.convert import grid_to_mesh
+from backend.representations.density_grid import DensityGrid
+from backend.representations.large_steps import AdamUniform
+from backend.representations.mesh_data import MeshData
+from backend.representations.primitives import cube, cylinder, icosphere
+from backend.representations.triangle_mesh import TriangleMesh
+from protocol.settings import GridStage, JobSettings, MeshStage, Stage, value_at
+
+
+@dataclass
+class RunningStage:
+    """A stage under way."""
+
+    stage: Stage
+    representation: DensityGrid | TriangleMesh
+    optimizers: list[torch.optim.Optimizer]
+
+    def set_schedules(self, progress: float) -> None:
+        """Give the optimizers and the representation this step's values."""
+        rates = _rates(self.stage)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = value_at(rates[group["name"]], progress)
+        if isinstance(self.stage, GridStage):
+            self.representation.sharpness = value_at(self.stage.sharpness, progress)
+
+    def penalty(self) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of the regularizers, and each weighted term to plot."""
+        terms = self.representation.regularization()
+        weighted = {name: getattr(self.stage, name) * term for name, term in terms.items() if getattr(self.stage, name)}
+        total = sum(weighted.values(), start=torch.zeros((), device=next(iter(terms.values())).device))
+        return total, {name: float(term.detach()) for name, term in weighted.items()}
+
+    def remesh_due(self, step: int) -> bool:
+        """True after `step` steps of the stage if its topology is to be renewed, which is never done at its very end."""
+        every = self.stage.remesh_every if isinstance(self.stage, MeshStage) else 0
+        return bool(every) and step % every == 0 and step < self.stage.steps
+
+    def result(self) -> MeshData:
+        """The mesh that the stage hands on."""
+        if isinstance(self.representation, DensityGrid):
+            return grid_to_mesh(self.representation, self.stage.target_vertices)
+        return self.representation.to_mesh()
+
+
+def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> RunningStage:
+    """A stage at its first step. A grid begins as a ball of fog and takes no mesh; a mesh stage needs one."""
+    if isinstance(stage, GridStage):
+        representation = DensityGrid(stage, device)
+    elif mesh is not None:
+        representation = TriangleMesh(mesh, stage, device)
+    else:
+        raise InputError("A mesh stage came first without a mesh: send a start mesh or choose a start shape (sphere, cube, cylinder).")
+    return RunningStage(stage, representation, make_optimizers(representation))
+
+
+def make_optimizers(representation: DensityGrid | TriangleMesh) -> list[torch.optim.Optimizer]:
+    """Fresh optimizers; vertex positions need AdamUniform, everything else takes Adam."""
+    groups = representation.parameter_groups()
+    uniform = [group for group in groups if group["name"] == "positions"]
+    others = [group for group in groups if group["name"] != "positions"]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(others, lr=0.0, betas=(0.9, 0.99), eps=1e-10)] if others else []
+    return optimizers + ([AdamUniform(uniform, betas=(0.9, 0.99))] if uniform else [])
+
+
+def start_shape(settings: JobSettings) -> MeshData | None:
+    """The primitive that the settings ask for."""
+    makers = {"none": lambda: None, "sphere": lambda: icosphere(4), "cube": cube, "cylinder": cylinder}
+    return makers[settings.start.kind]()
+
+
+def _rates(stage: Stage) -> dict[str, object]:
+    if isinstance(stage, GridStage):
+        return {"density": stage.learning_rate, "colors": stage.learning_rate}
+    return {"positions": stage.position_rate, "colors": stage.color_rate}
