@@ -83,19 +83,18 @@ class Cameras:
 
         `aspect` is width over height.
         """
-        focal = 1.0 / torch.tan(self.fov * (math.pi / 360.0))
-        axes = self._axes()
+        # The product projection @ view, written out: it is needed at every step, and its zeros make it short.
         scale = (FAR_PER_DISTANCE + NEAR_PER_DISTANCE) / (FAR_PER_DISTANCE - NEAR_PER_DISTANCE)
         offset = 2.0 * FAR_PER_DISTANCE * NEAR_PER_DISTANCE / (FAR_PER_DISTANCE - NEAR_PER_DISTANCE)
-        # The product projection @ view, written out: it is needed at every step, and its zeros make it short.
-        matrix = self.azimuth.new_zeros(len(self), 4, 4)
-        matrix[:, 0, :3] = (focal / aspect)[:, None] * axes[:, 0]
-        matrix[:, 1, :3] = focal[:, None] * axes[:, 1]
-        matrix[:, 2, :3] = -scale * axes[:, 2]
-        matrix[:, 2, 3] = (scale - offset) * self.distance
-        matrix[:, 3, :3] = -axes[:, 2]
-        matrix[:, 3, 3] = self.distance
-        return matrix
+        focal = 1.0 / torch.tan(self.fov * (math.pi / 360.0))
+        right, up, back = self._axes().unbind(1)
+        zero = torch.zeros_like(focal)[:, None]
+        distance = self.distance[:, None]
+        x = torch.cat([right * (focal / aspect)[:, None], zero], dim=1)
+        y = torch.cat([up * focal[:, None], zero], dim=1)
+        z = torch.cat([back * -scale, distance * (scale - offset)], dim=1)
+        w = torch.cat([-back, distance], dim=1)
+        return torch.stack([x, y, z, w], dim=1)
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Rays through the pixel centers, row 0 on top: origins and unit directions, both `[N, height, width, 3]`."""

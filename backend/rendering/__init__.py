@@ -1,23 +1,24 @@
 """The differentiable rasterizer: operators on tensors, lights, and a mesh renderer built from them."""
 
 from backend.rendering.fragments import Fragments, Topology, build_topology
-from backend.rendering.lighting import Light, headlight, lambert, sample_light
-from backend.rendering.operators import antialias, interpolate, rasterize, vertex_normals
+from backend.rendering.lighting import Light, Shading, headlight, sample_light
+from backend.rendering.operators import antialias, interpolate, rasterize, shade, vertex_normals
 from backend.rendering.render import Rendered, render_mesh, to_clip_space
 
 __all__ = [
     "Fragments",
     "Light",
     "Rendered",
+    "Shading",
     "Topology",
     "antialias",
     "build_topology",
     "headlight",
     "interpolate",
-    "lambert",
     "rasterize",
     "render_mesh",
     "sample_light",
+    "shade",
     "to_clip_space",
     "vertex_normals",
 ]

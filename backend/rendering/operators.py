@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.rendering.fragments import Fragments, Topology
+from backend.rendering.lighting import Light, Shading
 
 try:
     from backend.rendering import kernels as implementation
@@ -90,6 +91,23 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
         raise InputError(f"vertices must be float32 of shape [V, 3], not {vertices.dtype} {list(vertices.shape)}.")
     check_faces(faces, vertices.device)
     return implementation.vertex_normals(vertices, faces)
+
+
+def shade(colors: Tensor, normals: Tensor, fragments: Fragments, faces: Tensor, light: Light, shading: Shading) -> Tensor:
+    """Premultiplied color and coverage `[N, H, W, 4]` of each fragment, before antialiasing.
+
+    Interpolates vertex `colors` and unit `normals` (both `[V, 3]`) and shades them under `light`: "lit" (color times
+    light), "albedo" (color), "textureless" (light on white) or "normal" (`n / 2 + 1/2`). The gradient flows to colors,
+    normals and barycentrics, not to the light.
+
+    Raises:
+        InputError: colors or normals have another shape or type.
+    """
+    for name, values in (("colors", colors), ("normals", normals)):
+        if values.dim() != 2 or values.shape[1] != 3 or values.dtype != torch.float32:
+            raise InputError(f"{name} must be float32 of shape [V, 3], not {values.dtype} {list(values.shape)}.")
+    args = (colors, normals, fragments.barycentrics, fragments.face_id, faces, light.direction, light.ambient)
+    return implementation.shade(*args, shading)
 
 
 def check_faces(faces: Tensor, device: torch.device) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.rendering.fragments import Fragments, Topology, build_topology
-from backend.rendering.lighting import Light, headlight, lambert
-from backend.rendering.operators import antialias, interpolate, rasterize, vertex_normals
-
-Shading = Literal["lit", "albedo", "textureless", "normal"]
+from backend.rendering.fragments import Topology, build_topology
+from backend.rendering.lighting import Light, Shading, headlight
+from backend.rendering.operators import antialias, rasterize, shade, vertex_normals
 
 PLAIN_GRAY = 0.8
 
@@ -77,21 +75,15 @@ def render_mesh(
     if shading not in ("lit", "albedo", "textureless", "normal"):
         raise InputError(f'shading is "{shading}"; use "lit", "albedo", "textureless" or "normal".')
     topology = build_topology(faces) if topology is None else topology
+    light = headlight(cameras) if light is None else light
+    colors = torch.full_like(vertices, PLAIN_GRAY) if colors is None else colors
+    normals = torch.zeros_like(vertices) if shading == "albedo" else vertex_normals(vertices, faces)
     clip = to_clip_space(vertices, cameras.clip_matrix())
-    side = resolution * supersample
-    fragments = rasterize(clip, faces, side, side)
-    if shading in ("lit", "textureless") and light is None:
-        light = headlight(cameras)
-    rgb = _shade(vertices, faces, colors, fragments, light, shading)
-    covered = (fragments.face_id >= 0).unsqueeze(-1)
-    image = torch.cat([rgb, covered.to(rgb.dtype)], dim=-1)
+    fragments = rasterize(clip, faces, resolution * supersample, resolution * supersample)
+    image = shade(colors, normals, fragments, faces, light, shading)
     image = antialias(image, fragments, clip, faces, topology)
-    depth = fragments.w.detach()
-    if supersample > 1:
-        shape = (len(image), resolution, supersample, resolution, supersample)
-        image = image.view(*shape, 4).mean(dim=(2, 4))
-        depth = depth.view(shape).amin(dim=(2, 4))
-    return Rendered(image[..., :3], image[..., 3:], depth)
+    image = _average_down(image, supersample)
+    return Rendered(image[..., :3], image[..., 3:], _nearest_down(fragments.w.detach(), supersample))
 
 
 def to_clip_space(vertices: Tensor, clip_matrix: Tensor) -> Tensor:
@@ -99,23 +91,16 @@ def to_clip_space(vertices: Tensor, clip_matrix: Tensor) -> Tensor:
     return vertices @ clip_matrix[:, :, :3].transpose(1, 2) + clip_matrix[:, None, :, 3]
 
 
-def _shade(
-    vertices: Tensor, faces: Tensor, colors: Tensor | None, fragments: Fragments, light: Light | None, shading: Shading
-) -> Tensor:
-    """Premultiplied color `[N, H, W, 3]` of each fragment."""
-    if colors is None:
-        colors = torch.full_like(vertices, PLAIN_GRAY)
-    if shading == "albedo":
-        return interpolate(colors, fragments, faces)
-    normals = vertex_normals(vertices, faces)
-    if shading == "lit":
-        both = interpolate(torch.cat([colors, normals], dim=1), fragments, faces)
-        colors_seen, normals_seen = both[..., :3], both[..., 3:]
-    else:
-        colors_seen, normals_seen = None, interpolate(normals, fragments, faces)
-    normals_seen = torch.nn.functional.normalize(normals_seen, dim=-1, eps=1e-8)
-    covered = (fragments.face_id >= 0).unsqueeze(-1)
-    if shading == "normal":
-        return (0.5 * normals_seen + 0.5) * covered
-    factor = lambert(normals_seen, light)
-    return colors_seen * factor if colors_seen is not None else (factor * covered).expand(-1, -1, -1, 3)
+def _average_down(image: Tensor, factor: int) -> Tensor:
+    """`[N, H, W, C]` averaged over blocks of `factor` x `factor` pixels."""
+    if factor == 1:
+        return image
+    pooled = torch.nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), factor)
+    return pooled.permute(0, 2, 3, 1)
+
+
+def _nearest_down(depth: Tensor, factor: int) -> Tensor:
+    """`[N, H, W]` depth, the nearest of each block of `factor` x `factor` pixels."""
+    if factor == 1:
+        return depth
+    return -torch.nn.functional.max_pool2d(-depth, factor)

@@ -3,6 +3,7 @@
 from backend.rendering.kernels.antialiasing import antialias
 from backend.rendering.kernels.interpolation import interpolate
 from backend.rendering.kernels.normals import vertex_normals
+from backend.rendering.kernels.shading import shade
 from backend.rendering.kernels.visibility import rasterize
 
-__all__ = ["antialias", "interpolate", "rasterize", "vertex_normals"]
+__all__ = ["antialias", "interpolate", "rasterize", "shade", "vertex_normals"]

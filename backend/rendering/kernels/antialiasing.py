@@ -11,25 +11,11 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from backend.rendering import constants
 from backend.rendering.kernels.runtime import launch, module, rows
-from backend.rendering.kernels.visibility import NO_FACE, SMALLEST_W, sortable
+from backend.rendering.kernels.visibility import NO_FACE, project_to_pixels, sortable
 
-# How much nearer (relative to w) than the edge the far pixel's surface may be before the edge counts as hidden.
-W_SLACK = wp.constant(1.0e-3)
-
-
-@wp.kernel(module=module)
-def project_to_pixels(
-    clip: wp.array(dtype=wp.vec4), height: int, width: int, points: wp.array(dtype=wp.vec3)
-):
-    """(column, row, 1/w) in pixels; 1/w is 0 for a vertex that cannot be seen."""
-    vertex = wp.tid()
-    p = clip[vertex]
-    if wp.isfinite(p) and p[3] >= SMALLEST_W and p[2] >= -p[3]:
-        scale = 1.0 / p[3]
-        points[vertex] = wp.vec3(
-            (p[0] * scale + 1.0) * 0.5 * float(width), (1.0 - p[1] * scale) * 0.5 * float(height), scale
-        )
+W_SLACK = wp.constant(constants.W_SLACK)
 
 
 @wp.func

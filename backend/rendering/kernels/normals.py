@@ -4,9 +4,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from backend.rendering import constants
 from backend.rendering.kernels.runtime import launch, module, rows
 
-SMALLEST_NORMAL = wp.constant(1.0e-20)
+SMALLEST_NORMAL = wp.constant(constants.SMALLEST_NORMAL)
 
 
 @wp.kernel(module=module)

@@ -10,9 +10,11 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from backend.rendering import constants
 from backend.rendering.kernels.runtime import launch, module, rows
 
-SMALLEST_W = wp.constant(1.0e-6)
+SMALLEST_W = wp.constant(constants.SMALLEST_W)
+PIXEL_SLACK = wp.constant(1.0e-3)
 NO_FACE = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
 
 
@@ -57,13 +59,32 @@ def sortable(depth: float):
 
 
 @wp.func
-def visible_vertex(p: wp.vec4):
-    """Whether a vertex is finite and beyond the near plane."""
-    return wp.isfinite(p) and p[3] >= SMALLEST_W and p[2] >= -p[3]
+def center_x(column: int, width: int):
+    """A pixel center's x in NDC."""
+    return (float(column) + 0.5) / (0.5 * float(width)) - 1.0
+
+
+@wp.func
+def center_y(row: int, height: int):
+    """A pixel center's y in NDC, upward."""
+    return 1.0 - (float(row) + 0.5) / (0.5 * float(height))
+
+
+@wp.kernel(module=module)
+def project_to_pixels(clip: wp.array(dtype=wp.vec4), height: int, width: int, points: wp.array(dtype=wp.vec3)):
+    """(column, row, 1/w) in pixels, integers at the pixels' upper left corners; 1/w is 0 for a vertex nobody can see."""
+    vertex = wp.tid()
+    p = clip[vertex]
+    if wp.isfinite(p) and p[3] >= SMALLEST_W and p[2] >= -p[3]:
+        scale = 1.0 / p[3]
+        column = (p[0] * scale + 1.0) * 0.5 * float(width)
+        row = (1.0 - p[1] * scale) * 0.5 * float(height)
+        points[vertex] = wp.vec3(column, row, scale)
 
 
 @wp.kernel(module=module)
 def find_nearest_faces(
+    points: wp.array(dtype=wp.vec3),
     clip: wp.array(dtype=wp.vec4),
     faces: wp.array(dtype=wp.vec3i),
     vertex_count: int,
@@ -73,48 +94,51 @@ def find_nearest_faces(
     lanes: int,
     nearest: wp.array(dtype=wp.int64),
 ):
+    """`lanes`^2 threads share a face's bounding box, so that on a GPU no single thread walks over a huge one."""
     thread = wp.tid()
-    lane = thread % lanes
-    face_id = (thread // lanes) % face_count
-    view = thread // (lanes * face_count)
+    face_id = thread
+    lane = int(0)
+    if lanes > 1:
+        lane = thread % (lanes * lanes)
+        face_id = thread // (lanes * lanes)
+    view = face_id // face_count
+    face_id -= view * face_count
+    first = view * vertex_count
     order = canonical_order(faces[face_id])
     if order[0] < 0 or order[2] >= vertex_count or order[0] == order[1] or order[1] == order[2]:
         return
-    p = clip[view * vertex_count + order[0]]
-    q = clip[view * vertex_count + order[1]]
-    r = clip[view * vertex_count + order[2]]
-    if not (visible_vertex(p) and visible_vertex(q) and visible_vertex(r)):
+    i = points[first + order[0]]
+    j = points[first + order[1]]
+    k = points[first + order[2]]
+    if i[2] * j[2] * k[2] == 0.0:
         return
     # Bounding box in pixel centers, a little too large so that rounding loses no pixel; the edge functions decide.
-    half_w = 0.5 * float(width)
-    half_h = 0.5 * float(height)
-    x = wp.vec3(p[0] / p[3], q[0] / q[3], r[0] / r[3]) * half_w + wp.vec3(half_w - 0.5)
-    y = wp.vec3(p[1] / p[3], q[1] / q[3], r[1] / r[3]) * -half_h + wp.vec3(half_h - 0.5)
-    slack = float(1.0e-3)
-    first_column = int(wp.ceil(wp.clamp(wp.min(x) - slack, 0.0, float(width))))
-    last_column = int(wp.floor(wp.clamp(wp.max(x) + slack, -1.0, float(width - 1))))
-    first_row = int(wp.ceil(wp.clamp(wp.min(y) - slack, 0.0, float(height))))
-    last_row = int(wp.floor(wp.clamp(wp.max(y) + slack, -1.0, float(height - 1))))
-    columns = last_column - first_column + 1
-    rows_ = last_row - first_row + 1
-    if columns <= 0 or rows_ <= 0:
+    low_x = wp.max(wp.min(wp.min(i[0], j[0]), k[0]) - PIXEL_SLACK, 0.0)
+    low_y = wp.max(wp.min(wp.min(i[1], j[1]), k[1]) - PIXEL_SLACK, 0.0)
+    high_x = wp.min(wp.max(wp.max(i[0], j[0]), k[0]) + PIXEL_SLACK, float(width))
+    high_y = wp.min(wp.max(wp.max(i[1], j[1]), k[1]) + PIXEL_SLACK, float(height))
+    if low_x > high_x or low_y > high_y:
         return
-    row = first_row + lane // columns
-    column = first_column + lane % columns
-    while row <= last_row:
-        fx = (float(column) + 0.5) / half_w - 1.0
-        fy = 1.0 - (float(row) + 0.5) / half_h
-        a = edge_values(p, q, r, fx, fy)
-        inside = (a[0] >= 0.0 and a[1] >= 0.0 and a[2] >= 0.0) or (a[0] <= 0.0 and a[1] <= 0.0 and a[2] <= 0.0)
-        w = a[0] * p[3] + a[1] * q[3] + a[2] * r[3]
-        if inside and w != 0.0:
-            depth = (a[0] * p[2] + a[1] * q[2] + a[2] * r[2]) / w
-            key = (sortable(depth) << wp.int64(32)) | wp.int64(face_id)
-            wp.atomic_min(nearest, (view * height + row) * width + column, key)
-        column += lanes
-        while column > last_column:
-            column -= columns
-            row += 1
+    # Adding 1/2 and truncating gives the first center at or beyond a coordinate, without a call to ceil or floor.
+    first_column = int(low_x + 0.5)
+    first_row = int(low_y + 0.5)
+    end_column = int(high_x + 0.5)
+    end_row = int(high_y + 0.5)
+    if first_column >= end_column or first_row >= end_row:
+        return
+    p = clip[first + order[0]]
+    q = clip[first + order[1]]
+    r = clip[first + order[2]]
+    for row in range(first_row + lane // lanes, end_row, lanes):
+        fy = center_y(row, height)
+        for column in range(first_column + lane % lanes, end_column, lanes):
+            a = edge_values(p, q, r, center_x(column, width), fy)
+            if wp.min(a) >= 0.0 or wp.max(a) <= 0.0:
+                w = a[0] * p[3] + a[1] * q[3] + a[2] * r[3]
+                if w != 0.0:
+                    depth = (a[0] * p[2] + a[1] * q[2] + a[2] * r[2]) / w
+                    key = (sortable(depth) << wp.int64(32)) | wp.int64(face_id)
+                    wp.atomic_min(nearest, (view * height + row) * width + column, key)
 
 
 @wp.kernel(module=module)
@@ -145,8 +169,8 @@ def resolve_fragments(
     p = clip[first + order[0]]
     q = clip[first + order[1]]
     r = clip[first + order[2]]
-    fx = (float(pixel % width) + 0.5) / (0.5 * float(width)) - 1.0
-    fy = 1.0 - (float((pixel // width) % height) + 0.5) / (0.5 * float(height))
+    fx = center_x(pixel % width, width)
+    fy = center_y((pixel // width) % height, height)
     # The same arithmetic as the visibility test, so the three weights have one sign and b lies in [0, 1].
     a = edge_values(p, q, r, fx, fy)
     b = a / (a[0] + a[1] + a[2])
@@ -197,8 +221,8 @@ def rasterize_backward(
         grad_p = along * b[0]
         grad_q = along * b[1]
         grad_r = along * b[2]
-    fx = (float(pixel % width) + 0.5) / (0.5 * float(width)) - 1.0
-    fy = 1.0 - (float((pixel // width) % height) + 0.5) / (0.5 * float(height))
+    fx = center_x(pixel % width, width)
+    fy = center_y((pixel // width) % height, height)
     px = p[0] - fx * p[3]
     py = p[1] - fy * p[3]
     qx = q[0] - fx * q[3]
@@ -235,11 +259,13 @@ class _Rasterize(torch.autograd.Function):
         barycentrics = torch.empty((views, height, width, 3), device=device)
         depth = torch.empty((views, height, width), device=device)
         w = torch.empty((views, height, width), device=device)
+        points = torch.zeros((views, vertex_count, 3), device=device)
+        launch(project_to_pixels, views * vertex_count, [rows(clip), height, width, rows(points)])
         lanes = _lanes(device, face_count, height * width)
         launch(
             find_nearest_faces,
-            views * face_count * lanes,
-            [rows(clip), rows(faces), vertex_count, face_count, height, width, lanes, nearest],
+            views * face_count * lanes * lanes,
+            [rows(points), rows(clip), rows(faces), vertex_count, face_count, height, width, lanes, nearest],
         )
         launch(
             resolve_fragments,
@@ -272,10 +298,10 @@ class _Rasterize(torch.autograd.Function):
 
 
 def _lanes(device: torch.device, face_count: int, pixels: int) -> int:
-    """How many threads share a face's bounding box: one on the CPU, enough on a GPU that a huge face does not stall it."""
+    """Side of the block of threads that share a face: 1 on the CPU, on a GPU larger the fewer (hence larger) faces are."""
     if device.type == "cpu" or face_count == 0:
         return 1
-    return max(1, min(256, 4 * pixels // face_count))
+    return max(1, min(16, int((4 * pixels / face_count) ** 0.5)))
 
 
 def rasterize(clip: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

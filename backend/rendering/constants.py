@@ -1,0 +1,13 @@
+"""Thresholds that the kernels and the plain-torch reference share."""
+
+SMALLEST_W = 1.0e-6
+"""A vertex nearer than this along the viewing axis cannot be seen (it would be divided by)."""
+
+W_SLACK = 1.0e-3
+"""How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge counts as hidden."""
+
+SMALLEST_NORMAL = 1.0e-20
+"""A sum of face normals shorter than this has no direction; the vertex normal stays 0."""
+
+SMALLEST_LENGTH = 1.0e-8
+"""An interpolated normal is divided by its length, but never by less than this."""
