@@ -129,8 +129,8 @@ def test_views_of_a_group_end_in_the_same_mode_and_lone_views_where_they_began()
     start = torch.cat([uniform_image(0.5, 3), uniform_image(-0.4, 1)])
     together = descend(two_gaussians(views=4), start, 300, t_max=0.3, seed=0)
     alone = descend(two_gaussians(views=1), start, 300, t_max=0.3, seed=0)
-    assert (together.mean(dim=(1, 2, 3)) - 0.6).abs().max() < 0.03
-    assert (alone.mean(dim=(1, 2, 3)) - 0.6 * torch.tensor([1, 1, 1, -1])).abs().max() < 0.03
+    assert (together.mean(dim=(1, 2, 3)) - 0.6).abs().max() < 0.08
+    assert (alone.mean(dim=(1, 2, 3)) - 0.6 * torch.tensor([1, 1, 1, -1])).abs().max() < 0.08
 
 
 def test_rescale_takes_the_contrast_out_of_guidance() -> None:

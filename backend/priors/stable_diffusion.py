@@ -1,0 +1,242 @@
+"""Stable Diffusion 1.x and 2.x as a prior, and models fine-tuned from them, from weights in diffusers layout.
+
+The model is not told the camera, so prompts say the view (`view_prompts`), and views are independent of one another.
+Guidance scales near 100 are usual for plain score distillation with it (DreamFusion; threestudio's settings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from backend.errors import InputError
+from backend.priors.images import composite, resize
+from backend.priors.memory import free_memory, gigabytes, parameter_count, saved_for_backward
+from backend.priors.pretrained_files import PretrainedFiles, find_files
+from backend.priors.prior import Conditioning, RenderedViews, ViewGroup, epsilon_from_v
+from backend.priors.view_prompts import view_index, view_prompts
+
+Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL, CLIPTextModel)
+
+VIEWS_TO_ESTIMATE = 4
+"""Memory is estimated for this many views in a step, the default of the camera settings."""
+
+
+class StableDiffusionPrior:
+    """Latents are those of the model's autoencoder, scaled to about unit variance; predictions are float32 epsilon."""
+
+    latent_range = None
+    views_per_group = 1
+    knows_background = False
+    recipe_family = "stable_diffusion"
+
+    def __init__(
+        self,
+        name: str,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        alphas_cumprod: Tensor,
+        predicts_v: bool,
+    ) -> None:
+        self.name = name
+        self.alphas_cumprod = alphas_cumprod.to(unet.device)
+        self._unet, self._vae = unet.requires_grad_(False).eval(), vae.requires_grad_(False).eval()
+        self._text_encoder, self._tokenizer = text_encoder.requires_grad_(False).eval(), tokenizer
+        self._predicts_v = predicts_v
+        side = unet.config.sample_size
+        self.latent_shape = (unet.config.in_channels, side, side)
+        self.image_size = side * 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompt: str, negative: str) -> Conditioning:
+        """"views" [4, L, d]: the prompt from each of `view_prompts.VIEWS`; "negative" [1, L, d], without a view.
+
+        Raises:
+            InputError: a text is longer than the text encoder can read (it would be cut off silently otherwise).
+        """
+        tensors = {"views": self._encode_texts(view_prompts(prompt)), "negative": self._encode_texts((negative,))}
+        return Conditioning(prompt, negative, tensors)
+
+    def encode_images(self, rendered: RenderedViews, background: Tensor) -> Tensor:
+        """The mean of the autoencoder's posterior, scaled: [N, 4, h, w] float32.
+
+        Training drew from that posterior; its deviation is tiny beside the noise of any timestep, and the mean keeps
+        distillation a function of the job's own random numbers.
+        """
+        images = resize(composite(rendered, background), self.image_size) * 2 - 1
+        mean = self._vae.encode(images.to(self._vae.dtype)).latent_dist.mean
+        return mean.float() * self._vae.config.scaling_factor
+
+    @torch.no_grad()
+    def predict_noise(
+        self, noisy: Tensor, t: Tensor, conditioning: Conditioning, cameras: ViewGroup, background: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both predictions in one batch of 2N; the text is the one for the side that each camera sees."""
+        view = view_index(cameras.azimuth, cameras.elevation).to(noisy.device)
+        text = conditioning.tensors["views"][view]
+        embeddings = torch.cat([text, conditioning.tensors["negative"].expand_as(text)])
+        doubled = torch.cat([noisy, noisy])
+        predicted = self._unet(
+            doubled.to(self._unet.dtype), t.to(noisy.device), encoder_hidden_states=embeddings
+        ).sample.float()
+        if self._predicts_v:
+            # In float32, whatever the model runs in: at high noise x0_hat amplifies an error of epsilon by 1 / alpha.
+            predicted = epsilon_from_v(doubled.float(), predicted, self.alphas_cumprod[t])
+        epsilon_text, epsilon_unconditional = predicted.chunk(2)
+        return epsilon_text, epsilon_unconditional
+
+    def _encode_texts(self, texts: tuple[str, ...]) -> Tensor:
+        limit = self._tokenizer.model_max_length
+        for text in texts:
+            length = len(self._tokenizer(text, verbose=False).input_ids)
+            if length > limit:
+                raise InputError(
+                    f"The prior {self.name!r} reads at most {limit} tokens and {text[:40] + '...'!r} has {length} (the "
+                    "words for the view included). Shorten the prompt or the negative prompt."
+                )
+        tokens = self._tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt")
+        return self._text_encoder(tokens.input_ids.to(self._text_encoder.device)).last_hidden_state
+
+
+def load_stable_diffusion(
+    source: str, device: torch.device, report: Callable[[str], None] = lambda message: None
+) -> StableDiffusionPrior:
+    """The prior of `source`, a local folder in diffusers layout or a hub id; float16 on CUDA, float32 elsewhere.
+
+    `report` is told sizes before anything is downloaded, and the estimated memory before anything is loaded.
+
+    Raises:
+        InputError: the model is not there, not complete, damaged, of another kind, or too large for the device.
+    """
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    files = find_files(source, dtype == torch.float16, report)
+    _check_kind(files)
+    _estimate(files, device, dtype, report)
+    with _quiet():
+        unet = _load(UNet2DConditionModel, files, "unet", dtype)
+        vae = _load(AutoencoderKL, files, "vae", dtype)
+        text_encoder = _load(CLIPTextModel, files, "text_encoder", dtype)
+        tokenizer = _load_tokenizer(files)
+        schedule = DDPMScheduler.from_config(files.config("scheduler/scheduler_config.json"))
+    if schedule.config.prediction_type not in ("epsilon", "v_prediction"):
+        raise InputError(
+            f"{source} predicts {schedule.config.prediction_type!r} according to its scheduler_config.json; expected "
+            "'epsilon' or 'v_prediction', as Stable Diffusion 1.x and 2.x do."
+        )
+    return StableDiffusionPrior(
+        name=files.name,
+        unet=unet.to(device),
+        vae=vae.to(device),
+        text_encoder=text_encoder.to(device),
+        tokenizer=tokenizer,
+        alphas_cumprod=schedule.alphas_cumprod,
+        predicts_v=schedule.config.prediction_type == "v_prediction",
+    )
+
+
+def _check_kind(files: PretrainedFiles) -> None:
+    """Refuse what shares the layout but is asked in another way: SDXL, inpainting, depth, multi-view models."""
+    unet, text = files.config("unet/config.json"), files.config("text_encoder/config.json")
+    found = {
+        "_class_name": unet.get("_class_name"),
+        "in_channels": unet.get("in_channels"),
+        "addition_embed_type": unet.get("addition_embed_type"),
+        "class_embed_type": unet.get("class_embed_type"),
+        "cross_attention_dim": unet.get("cross_attention_dim"),
+    }
+    expected = {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": 4,
+        "addition_embed_type": None,
+        "class_embed_type": None,
+        "cross_attention_dim": text.get("hidden_size"),
+    }
+    wrong = [f"{key} is {found[key]!r} instead of {expected[key]!r}" for key in found if found[key] != expected[key]]
+    if wrong:
+        raise InputError(
+            f"{files.name} is not a text-to-image model of the Stable Diffusion 1.x or 2.x kind "
+            f"({'; '.join(wrong)} in unet/config.json). Choose one of that kind."
+        )
+    if not isinstance(unet.get("sample_size"), int):
+        raise InputError(
+            f"unet/config.json of {files.name} does not say the size of its latents (sample_size is "
+            f"{unet.get('sample_size')!r}; expected 64 for images of 512 px). Fetch the model again."
+        )
+
+
+def _estimate(files: PretrainedFiles, device: torch.device, dtype: torch.dtype, report: Callable[[str], None]) -> None:
+    """Say what the model will take, and refuse where the weights alone do not fit."""
+    weights = sum(parameter_count(path) for path in files.weights.values()) * dtype.itemsize
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(files.config("vae/config.json")).requires_grad_(False)
+    side = files.config("unet/config.json")["sample_size"] * 2 ** (len(vae.config.block_out_channels) - 1)
+    image = torch.empty(1, 3, side, side, device="meta", requires_grad=True)
+    per_view = saved_for_backward(lambda image: vae.encode(image).latent_dist.mean, image) * dtype.itemsize // 4
+    views = VIEWS_TO_ESTIMATE * per_view
+    free = free_memory(device)
+    report(
+        f"loading {files.name}: {gigabytes(weights)} of weights as {str(dtype).removeprefix('torch.')}, and about "
+        f"{gigabytes(views)} more while {VIEWS_TO_ESTIMATE} views of {side} px are optimized; "
+        f"{gigabytes(free)} are free on {device}"
+    )
+    if weights > free:
+        raise InputError(
+            f"{files.name} needs {gigabytes(weights)} for its weights, but only {gigabytes(free)} are free on "
+            f"{device}. Close other programs, use a smaller model, or choose another device."
+        )
+
+
+def _load(kind: type[Model], files: PretrainedFiles, component: str, dtype: torch.dtype) -> Model:
+    """One component with every weight accounted for: a missing one would be random, and nothing would say so."""
+    try:
+        model, info = kind.from_pretrained(
+            files.folder / component,
+            variant=files.variant(component),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            torch_dtype=dtype,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{files.weights[component]} cannot be loaded: {error}") from error
+    absent = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
+    if absent:
+        raise InputError(
+            f"{files.weights[component]} does not fit its config.json: {len(absent)} weights are missing or of another "
+            f"shape, the first is {absent[0]}. Fetch the model again."
+        )
+    return model
+
+
+def _load_tokenizer(files: PretrainedFiles) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(files.folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more specific for a damaged file
+        raise InputError(f"{files.folder / 'tokenizer'} cannot be loaded: {error}. Fetch the model again.") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own progress bars and load reports: what matters in them is raised as an error here."""
+    bars = [library for library in (transformers, diffusers) if library.utils.logging.is_progress_bar_enabled()]
+    levels = [(library, library.utils.logging.get_verbosity()) for library in (transformers, diffusers)]
+    for library, _ in levels:
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, level in levels:
+            library.utils.logging.set_verbosity(level)
+        for library in bars:
+            library.utils.logging.enable_progress_bar()
