@@ -121,6 +121,9 @@ class MeshStage(Settings, tag="mesh"):
     """lambda of the large-steps system (I + lambda L) (Nicolet et al. 2021)."""
     laplacian: NonNegative = 1.0
     normal_consistency: NonNegative = 0.0
+    slivers: NonNegative = 0.0
+    supersample: Annotated[int, Meta(ge=1, le=4)] = 2
+    """Renders are made this many times larger and averaged down, as the training pictures of toybox are."""
     remesh_every: Annotated[int, Meta(ge=0)] = 0
     """Steps between isotropic remeshings; 0 never remeshes and keeps the artist's topology."""
     target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500

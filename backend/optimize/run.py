@@ -26,11 +26,11 @@ from backend.optimize.events import (
     StepDone,
 )
 from backend.optimize.pictures import render_views
-from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, start_shape
+from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, restore_stage, start_shape
 from backend.optimize.step import StepRecord, distill_step
 from backend.priors.prior import Prior
 from backend.representations.mesh_data import MeshData
-from protocol.settings import GridStage, JobSettings, MeshStage
+from protocol.settings import GridStage, JobSettings
 
 
 def run_job(
@@ -64,7 +64,8 @@ def run_job(
     for index in range(first_stage, len(settings.stages)):
         stage = settings.stages[index]
         if checkpoint is not None:
-            running, within = _restore(stage, checkpoint, generator, device), checkpoint.stage_step
+            running, within = restore_stage(stage, checkpoint.representation, checkpoint.optimizers, device), checkpoint.stage_step
+            generator.set_state(checkpoint.generator)
             checkpoint = None
         else:
             running, within = begin_stage(stage, mesh, device), 0
@@ -97,27 +98,6 @@ def run_job(
         mesh = running.result()
 
     yield Finished(step, mesh, clock.seconds)
-
-
-def _restore(stage: GridStage | MeshStage, saved: Checkpoint, generator: torch.Generator, device: torch.device) -> RunningStage:
-    representation = begin_from_state(stage, saved, device)
-    optimizers = make_optimizers(representation)
-    for optimizer, state in zip(optimizers, saved.optimizers, strict=True):
-        optimizer.load_state_dict(state)
-    generator.set_state(saved.generator)
-    return RunningStage(stage, representation, optimizers)
-
-
-def begin_from_state(stage: GridStage | MeshStage, saved: Checkpoint, device: torch.device):
-    """The representation exactly as it was; a mesh carries its own topology in its state."""
-    from backend.representations.density_grid import DensityGrid
-    from backend.representations.triangle_mesh import TriangleMesh
-
-    if isinstance(stage, GridStage):
-        grid = DensityGrid(stage, device)
-        grid.load_state_dict(saved.representation)
-        return grid
-    return TriangleMesh.from_state(saved.representation, stage, device)
 
 
 def _save(folder: Path, mark: str, checkpoint: Checkpoint) -> CheckpointSaved:

@@ -64,6 +64,19 @@ def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> Ru
     return RunningStage(stage, representation, make_optimizers(representation))
 
 
+def restore_stage(stage: Stage, state: dict[str, Tensor], optimizers: list[dict], device: torch.device) -> RunningStage:
+    """A stage exactly as it was when `state_dict()` of its representation and optimizers were taken."""
+    if isinstance(stage, GridStage):
+        representation = DensityGrid(stage, device)
+    else:
+        representation = TriangleMesh(MeshData(state["start"].numpy(), state["faces"].numpy()), stage, device)
+    representation.load_state_dict(state)
+    running = RunningStage(stage, representation, make_optimizers(representation))
+    for optimizer, saved in zip(running.optimizers, optimizers, strict=True):
+        optimizer.load_state_dict(saved)
+    return running
+
+
 def make_optimizers(representation: DensityGrid | TriangleMesh) -> list[torch.optim.Optimizer]:
     """Fresh optimizers; vertex positions need AdamUniform, everything else takes Adam."""
     groups = representation.parameter_groups()

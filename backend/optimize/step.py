@@ -34,14 +34,13 @@ def distill_step(
     stage, device = running.stage, prior.alphas_cumprod.device
     running.set_schedules(progress)
 
-    cameras = sample_view_group(stage.cameras, generator)
+    cameras = sample_view_group(stage.cameras, generator).to(device)
     light = sample_light(stage.light, cameras, generator)
     shading = _draw_shading(stage.light, generator)
     background = _draw_background(generator).to(device).expand(len(cameras), 3)
     t_min, t_max = value_at(stage.guidance.t_min, progress), value_at(stage.guidance.t_max, progress)
     timestep = sample_timestep(len(prior.alphas_cumprod), t_min, t_max, generator).to(device)
 
-    cameras, light = cameras.to(device), light.to(device)
     rendered = running.representation.render(cameras, prior.image_size, light, shading)
     latents = prior.encode_images(rendered, background)
     noise = sample_noise(latents.detach(), generator)
