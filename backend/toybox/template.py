@@ -75,12 +75,24 @@ class VolumeTemplate(ModelMixin, ConfigMixin):
         alpha = 1 - torch.exp(-optical)
         through = torch.exp(-(optical.cumsum(-1) - optical))
         weight = alpha * through
-        logits = F.grid_sample(parts, points, align_corners=True)[:, :, 0]
-        # Composite logits' softmax per sample, so that part borders stay where the volume has them.
-        membership = logits[:, 1:].softmax(1)
-        shade = 0.8 + 0.3 * torch.tanh(logits[:, 0])
-        mass = (membership * (shade * weight)[:, None]).sum(-1)
-        return torch.cat([torch.einsum("bpr,bpc->brc", mass, colors), weight.sum(-1, keepdim=True)], -1)
+        if torch.is_grad_enabled():
+            logits = F.grid_sample(parts, points, align_corners=True)[:, :, 0].permute(0, 2, 3, 1)
+            color = self._sample_colors(logits, colors[:, None, None])
+            return torch.cat([(weight[..., None] * color).sum(2), weight.sum(-1, keepdim=True)], -1)
+        # Most samples are empty: without gradients, parts are looked up only where something is seen.
+        rgb = torch.zeros(b, r, 3, device=origins.device)
+        for i in range(b):
+            ray, sample = torch.nonzero(weight[i] > 1e-3, as_tuple=True)
+            logits = F.grid_sample(parts[i : i + 1], points[i : i + 1, :, ray, sample][:, None], align_corners=True)
+            color = self._sample_colors(logits[0, :, 0, 0].T, colors[i])
+            rgb[i].index_add_(0, ray, weight[i, ray, sample, None] * color)
+        return torch.cat([rgb, weight.sum(-1, keepdim=True)], -1)
+
+    @staticmethod
+    def _sample_colors(logits: Float[Tensor, "... K"], colors: Float[Tensor, "... P 3"]) -> Float[Tensor, "... 3"]:
+        """Shaded colors of samples; membership is decided for each sample, so that part borders stay sharp."""
+        shade = 0.8 + 0.3 * torch.tanh(logits[..., :1])
+        return shade * (logits[..., 1:].softmax(-1)[..., None, :] @ colors)[..., 0, :]
 
 
 def _ball(size: int) -> Tensor:

@@ -31,11 +31,11 @@ class TrainingSettings:
     """Steps and rates of both phases; batches are counted in objects of four views."""
 
     seed: int = 0
-    template_steps: int = 3000
+    template_steps: int = 2400
     unet_steps: int = 5000
     template_batch: int = 16
     unet_batch: int = 16
-    rays: int = 160
+    rays: int = 112
     template_rate: float = 2e-3
     unet_rate: float = 6e-4
     decay_share: float = 0.3
