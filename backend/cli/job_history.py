@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from backend.cli.pictures import spread
 from backend.optimize.events import CheckpointSaved, Event, Remeshed, StageStarted, StepDone, Warned
 
 FRAMES_KEPT = 48
@@ -92,9 +93,10 @@ class HistoryLog:
             least_missed = min(range(1, len(kept) - 1), key=lambda i: steps[i + 1] - steps[i - 1])
             kept[least_missed].unlink()
 
-    def frames(self) -> list[tuple[int, np.ndarray]]:
-        """(step, picture [H, W, 4] u8), oldest first."""
-        return [(int(file.stem), np.asarray(Image.open(file))) for file in sorted(self._frames.glob("*.png"))]
+    def frames(self, at_most: int = FRAMES_KEPT) -> list[tuple[int, np.ndarray]]:
+        """(step, picture [H, W, 4] u8), oldest first, evenly spread over the job."""
+        files = spread(sorted(self._frames.glob("*.png")), at_most)
+        return [(int(file.stem), np.asarray(Image.open(file))) for file in files]
 
     def read(self) -> History:
         """Everything noted so far. What a resumed job says again (its stage, its warnings) is listed once."""

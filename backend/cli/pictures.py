@@ -35,14 +35,17 @@ def smaller(rgba: np.ndarray, size: int) -> np.ndarray:
 
 
 def preview_strip(views: np.ndarray, earlier: Sequence[np.ndarray], caption: str) -> Image.Image:
-    """The object now from `views` [4, S, S, 4] in a row, below it how it looked earlier, below that a line of text."""
+    """The object now from `views` [4, S, S, 4] in a row, below it how it looked `earlier`, below that a line of text.
+
+    There is room for `THUMB_COUNT` earlier pictures [S, S, 4].
+    """
     count, size = views.shape[:2]
     thumb = count * size // THUMB_COUNT
     height = size + (thumb if earlier else 0) + 28
     picture = Image.new("RGB", (count * size, height), BACKGROUND)
     for column, view in enumerate(over_background(views)):
         picture.paste(Image.fromarray(view), (column * size, 0))
-    for column, frame in enumerate(spread(earlier, THUMB_COUNT)):
+    for column, frame in enumerate(earlier):
         picture.paste(Image.fromarray(over_background(smaller(frame, thumb))), (column * thumb, size))
     font = ImageFont.load_default(14)
     ImageDraw.Draw(picture).text((10, height - 23), caption, fill=INK, font=font)

@@ -1,0 +1,70 @@
+"""`galatea generate PROMPT`: a new mesh from words."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backend.cli.job_arguments import (
+    JobFile,
+    add_job_arguments,
+    hold_to_stored,
+    read_job_file,
+    settings_of,
+)
+from backend.cli.output_folder import begin, default_output, take_up
+from backend.errors import InputError
+from protocol.settings import GridStage, JobSettings
+
+START_KINDS = ("none", "sphere", "cube", "cylinder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_job_arguments(parser)
+    parser.add_argument("--start", choices=START_KINDS, help="begin with a primitive instead of a shape of its own")
+    parser.add_argument("--start-mesh", type=Path, metavar="FILE", help="begin with this mesh instead")
+    parser.add_argument("--up", choices=("y", "z"), help="which axis points up in the start mesh (default y)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises InputError for what the user can mend."""
+    from backend.cli.job_session import PROGRAM, work
+    from backend.cli.start_mesh import StartMesh, check_same_mesh
+
+    if arguments.resume:
+        folder = take_up(_output(arguments))
+        job = read_job_file(folder.path)
+        hold_to_stored(arguments, "generate", job, folder.path)
+        check_same_mesh(arguments.start_mesh, arguments.up, job, folder.path)
+        if arguments.start is not None and arguments.start != job.settings.start.kind:
+            raise InputError(f"The job in {folder.path} was begun with --start {job.settings.start.kind}.")
+        start = None if job.mesh is None else StartMesh.read_again(job.mesh)
+    else:
+        settings = _new_settings(arguments)
+        start = None if arguments.start_mesh is None else StartMesh.read(arguments.start_mesh, arguments.up or "y")
+        job = JobFile("generate", settings, None if start is None else start.source)
+        folder = begin(_output(arguments), f"{PROGRAM} generate")
+    return work(job, folder, arguments.resume, None if start is None else start.mesh)
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    if arguments.output is not None:
+        return arguments.output
+    if arguments.prompt is None:
+        raise InputError("Say which job to resume: its prompt and seed, or its folder with --output.")
+    return default_output(arguments.prompt, arguments.seed or 0)
+
+
+def _new_settings(arguments: argparse.Namespace) -> JobSettings:
+    from backend.recipes import load_recipe
+
+    recipe = arguments.recipe or "generate"
+    stages = load_recipe(recipe).stages
+    kind = arguments.start or "none"
+    if kind != "none" and arguments.start_mesh is not None:
+        raise InputError("--start and --start-mesh were both given; a job begins with one of them.")
+    if kind != "none" or arguments.start_mesh is not None:
+        stages = tuple(stage for stage in stages if not isinstance(stage, GridStage))
+        if not stages:
+            raise InputError(f"The recipe {recipe} makes only a shape of its own; choose another for a start shape.")
+    return settings_of(arguments, recipe, stages, start={"kind": kind})

@@ -1,0 +1,135 @@
+"""The options that `generate` and `refine` share, how they fill the settings tree, and how a resumed job is held to them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import InputError
+from protocol.settings import JobSettings, Stage
+
+
+class MeshSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The mesh file that a job began with: its absolute path, its up axis, and a fingerprint of what was read from it."""
+
+    path: str
+    up: str
+    fingerprint: str
+
+
+class JobFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`job/job.json`: what an unfinished job needs to be taken up again."""
+
+    command: str
+    settings: JobSettings
+    mesh: MeshSource | None = None
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options default to None where a resumed job must know whether they were given."""
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to make, in words")
+    parser.add_argument("--negative", metavar="PROMPT", help="what it should not look like")
+    parser.add_argument("--seed", type=int, metavar="N", help="another seed, another result (default 0)")
+    parser.add_argument("--recipe", metavar="NAME", help="a preset of stages and settings")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
+    parser.add_argument("--prior", metavar="NAME", help="toybox (default), a model folder or a hub id")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default output/...)")
+    parser.add_argument("--resume", action="store_true", help="go on with the unfinished job in that folder")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default 1); results depend on it")
+
+
+def checked_prompt(prompt: str | None) -> str:
+    """The prompt without surrounding blanks.
+
+    Raises:
+        InputError: it is missing or empty.
+    """
+    if prompt is None or not prompt.strip():
+        raise InputError('The prompt is empty; say what to make in words, for example "a red mushroom".')
+    return prompt.strip()
+
+
+def settings_of(arguments: argparse.Namespace, recipe: str, stages: tuple[Stage, ...], **more: object) -> JobSettings:
+    """The settings tree for a new job from its options, held to the tree's own limits.
+
+    Raises:
+        InputError: a value is out of bounds; says which, and what is allowed.
+    """
+    from backend.recipes import shortened
+
+    if arguments.steps is not None:
+        stages = shortened(stages, arguments.steps)
+    given = {
+        "negative_prompt": arguments.negative,
+        "seed": arguments.seed,
+        "prior": arguments.prior,
+        "threads": arguments.threads,
+    }
+    tree = {"prompt": checked_prompt(arguments.prompt), "recipe": recipe, "stages": msgspec.to_builtins(stages)}
+    tree |= {name: value for name, value in given.items() if value is not None} | more
+    try:
+        return msgspec.convert(tree, JobSettings)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$.")
+        name = where.rstrip("`").replace("_", " ") or "setting"
+        raise InputError(f"The {name} cannot be used: {reason[:1].lower()}{reason[1:]}.") from error
+
+
+def differences(given: dict[str, object], stored: dict[str, object]) -> Iterator[str]:
+    """For each option that was given (is not None) and differs from the stored job, "seed 3, not 4"."""
+    for name, value in given.items():
+        if value is not None and stored[name] != value:
+            yield f"{name} {stored[name]!r}, not {value!r}"
+
+
+def read_job_file(folder: Path) -> JobFile:
+    """The job in an unfinished output folder.
+
+    Raises:
+        InputError: the file is damaged or from another version of Galatea.
+    """
+    try:
+        return msgspec.json.decode((folder / "job" / "job.json").read_bytes(), type=JobFile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The job in {folder} cannot be read ({error}); it was damaged or made by another version of Galatea. "
+            "Remove the folder and start the job again."
+        ) from error
+
+
+def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile, folder: Path) -> None:
+    """Checks that the options given beside --resume are those the job was begun with; options left out are fine.
+
+    Raises:
+        InputError: names every difference.
+    """
+    if stored.command != command:
+        raise InputError(f"The job in {folder} was begun with `{stored.command}`; resume it with that command.")
+    settings = stored.settings
+    given = {
+        "prompt": None if arguments.prompt is None else checked_prompt(arguments.prompt),
+        "negative": arguments.negative,
+        "seed": arguments.seed,
+        "recipe": arguments.recipe,
+        "steps": arguments.steps,
+        "prior": arguments.prior,
+        "threads": arguments.threads,
+    }
+    known = {
+        "prompt": settings.prompt,
+        "negative": settings.negative_prompt,
+        "seed": settings.seed,
+        "recipe": settings.recipe,
+        "steps": sum(stage.steps for stage in settings.stages),
+        "prior": settings.prior,
+        "threads": settings.threads,
+    }
+    different = list(differences(given, known))
+    if different:
+        raise InputError(
+            f"The job in {folder} was begun with {'; '.join(different)}: leave those options out to go on with it, "
+            "or name another folder with --output for a new job."
+        )

@@ -1,0 +1,245 @@
+"""Takes one job from its first event to its results: what `generate` and `refine` have in common.
+
+The job itself is `backend.optimize.run.run_job`; here its events are shown, noted and turned into files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from backend.cli.job_arguments import JobFile
+from backend.cli.job_history import HistoryLog
+from backend.cli.output_folder import OutputFolder, disk_errors_explained
+from backend.cli.pictures import ELEVATION, STRIP_AZIMUTHS, THUMB_COUNT, VIEW_SIZE, encoded, preview_strip
+from backend.cli.progress import Progress, display_path, duration, make_progress
+from backend.cli.report import describe_environment, make_report, now
+from backend.errors import InputError
+from backend.optimize.events import Event, Finished, Loading, Preview, StepDone
+from backend.representations.mesh_data import MeshData
+
+PROGRAM = "python3 galatea.py"
+"""How a person calls the command line, for the commands that messages name."""
+
+TURNS = 2.0
+"""How often the object in the animation turns around while it grows."""
+
+INTERRUPTED = 130
+
+
+@dataclass
+class Clock:
+    """Seconds of this process by name; "first_preview" counts from the moment that the prior is loaded."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start
+
+    def total(self) -> float:
+        return time.perf_counter() - self.began
+
+
+def work(
+    job: JobFile,
+    folder: OutputFolder,
+    resume: bool,
+    start_mesh: MeshData | None,
+    write_own_format: Callable[[MeshData, Path], None] | None = None,
+) -> int:
+    """Runs `job` in `folder` to its end, or until Ctrl-C; returns the exit code.
+
+    Args:
+        start_mesh: what the job begins with, if not with a shape of its own.
+        write_own_format: writes the result as a file of the start mesh's own format into a folder.
+    Raises:
+        InputError: the prompt, the prior, the mesh or the disk cannot be used. What a new job had begun is removed
+            unless it has a checkpoint, from which it can be resumed.
+    """
+    progress = make_progress()
+    try:
+        with disk_errors_explained(folder.path), contextlib.ExitStack() as closing:
+            verb = "Going on" if resume else "Working"
+            progress.say(f"{verb} on “{job.settings.prompt}” in {display_path(folder.path)}")
+            if not resume:
+                folder.write("job/job.json", msgspec.json.encode(job))
+            session = JobSession(job, folder, HistoryLog(folder.job), progress)
+            closing.callback(session.close)
+            return session.run(resume, start_mesh, write_own_format)
+    except BaseException as error:
+        if not resume and not is_resumable(folder):
+            folder.discard()
+        elif isinstance(error, (InputError, KeyboardInterrupt)):
+            progress.say(_how_to_resume(job.command, folder.path))
+        raise
+    finally:
+        folder.close()
+        progress.close()
+
+
+class JobSession:
+    """What `work` knows while its job runs."""
+
+    def __init__(self, job: JobFile, folder: OutputFolder, log: HistoryLog, progress: Progress) -> None:
+        self.job, self.folder, self.log, self.progress = job, folder, log, progress
+        self.total = sum(stage.steps for stage in job.settings.stages)
+        self.last_step = 0
+        self.clock = Clock()
+        self._prior_ready = time.perf_counter()
+
+    def run(
+        self,
+        resume: bool,
+        start_mesh: MeshData | None,
+        write_own_format: Callable[[MeshData, Path], None] | None,
+    ) -> int:
+        """Loads the prior, runs the job and writes its results; returns the exit code."""
+        from backend.optimize.control import Control
+        from backend.optimize.run import run_job
+        from backend.priors import load_prior
+
+        settings, device = self.job.settings, pick_device()
+        self.progress.show(Loading(f"the prior {settings.prior}"))
+        with self.clock.measure("prior"):
+            prior = load_prior(settings.prior, device)
+        self._prior_ready = time.perf_counter()
+        environment = describe_environment(device, settings.threads)
+        self.log.sitting({"started": now(), "environment": environment})
+
+        control = Control()
+        events = run_job(settings, start_mesh, prior, self.folder.job, control, resume)
+        with first_interrupt(lambda: self._stop(control.cancel)):
+            finished = self.follow(events)
+        if finished is None:
+            self.progress.say(f"Stopped after step {self.last_step} of {self.total}.")
+            self.progress.say(_how_to_resume(self.job.command, self.folder.path))
+            return INTERRUPTED
+        self.write_results(finished, environment, write_own_format)
+        self.progress.close()
+        self._tell_result(finished)
+        return 0
+
+    def close(self) -> None:
+        self.log.close()
+
+    def follow(self, events: Iterator[Event]) -> Finished | None:
+        """Consumes the job's events; None if it was cancelled."""
+        for event in events:
+            self.progress.show(event)
+            self.log.add(event)
+            if isinstance(event, StepDone):
+                self.last_step = event.step
+            elif isinstance(event, Preview):
+                with self.clock.measure("previews"):
+                    self._refresh_preview(event)
+            elif isinstance(event, Finished):
+                self.last_step = event.step
+                return event
+        return None
+
+    def _refresh_preview(self, event: Preview) -> None:
+        turning = (STRIP_AZIMUTHS[0] + 360.0 * TURNS * event.step / self.total) % 360
+        views = event.render([*STRIP_AZIMUTHS, turning], ELEVATION, VIEW_SIZE)
+        earlier = [frame[:, :VIEW_SIZE] for _, frame in self.log.frames(THUMB_COUNT)]
+        caption = f"{self.job.settings.prompt}   ·   step {event.step} of {self.total}"
+        strip = preview_strip(views[:4], earlier, caption)
+        path = self.folder.write("preview.png", encoded(strip, "PNG", compress_level=3), sync=False)
+        self.log.add_frame(event.step, np.concatenate([views[0], views[4]], axis=1))
+        if "first_preview" not in self.clock.spent:
+            seconds = time.perf_counter() - self._prior_ready
+            self.clock.spent["first_preview"] = seconds
+            self.progress.say(f"First preview after {seconds:.1f} s, refreshed from now on: {display_path(path)}")
+
+    def _stop(self, cancel: Callable[[], None]) -> None:
+        cancel()
+        self.progress.say("Stopping after this step and saving; Ctrl-C again to leave at once ...")
+
+    def write_results(
+        self,
+        finished: Finished,
+        environment: dict[str, object],
+        write_own_format: Callable[[MeshData, Path], None] | None,
+    ) -> None:
+        from backend.cli.results import make_pictures, write_pictures, write_report
+        from backend.representations import write_glb
+
+        job, mesh = self.job, finished.mesh
+        staging = self.folder.results()
+        growth = self.log.frames()
+        self.progress.show(Loading("the results"))
+        with self.clock.measure("results"):
+            write_glb(mesh, staging / "mesh.glb")
+            if write_own_format is not None:
+                write_own_format(mesh, staging)
+            pictures = make_pictures(mesh, growth)
+            write_pictures(staging, pictures, growth)
+        with self.clock.measure("judge"):
+            judge = judged(job, mesh)
+        source = None if job.mesh is None else {"name": Path(job.mesh.path).name, **msgspec.to_builtins(job.mesh)}
+        timings = {**self.clock.spent, "job": finished.seconds, "total": self.clock.total()}
+        report = make_report(
+            job.command, job.settings, source, mesh, self.log.read(), timings, environment, finished.facts, judge
+        )
+        write_report(staging, report, pictures)
+        self.log.close()
+        self.folder.finish()
+
+    def _tell_result(self, finished: Finished) -> None:
+        where = display_path(self.folder.path)
+        mesh = finished.mesh
+        print(f"Done in {duration(self.clock.total())}: {len(mesh.faces):,} faces, {len(mesh.positions):,} vertices.")
+        print(f"  {Path(where) / 'mesh.glb'}")
+        print(f"  {Path(where) / 'report.html'}")
+
+
+def is_resumable(folder: OutputFolder) -> bool:
+    """Whether the job in `folder` has a checkpoint to go on from."""
+    from backend.optimize.checkpoint import FILE_NAME
+
+    return (folder.job / FILE_NAME).exists()
+
+
+def pick_device() -> str:
+    """The device that jobs run on: CUDA if there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def judged(job: JobFile, mesh: MeshData) -> dict[str, object]:
+    """The independent judge's verdict on a result of the embedded prior, or {"skipped": why}."""
+    return {"skipped": "the judge only knows what the toybox prior knows"}
+
+
+@contextlib.contextmanager
+def first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Calls `stop` on the first Ctrl-C; after it, Ctrl-C interrupts as it always does."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(signal_number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _how_to_resume(command: str, folder: Path) -> str:
+    return f"Go on with:  {PROGRAM} {command} --resume --output {shlex.quote(display_path(folder))}"

@@ -1,0 +1,175 @@
+"""A refined mesh in the file format that it came in: text and triangle formats (OBJ, OFF, STL, PLY).
+
+The original file is rewritten, not exported anew: only vertex positions change, with what follows from them (normals)
+and, where the format has room for them, colors. Vertex count and order, polygons, groups, material names and texture
+coordinates stay as the artist wrote them. glTF is in `own_format_gltf`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from backend.errors import InputError
+
+
+class Refined(Protocol):
+    """Tells what became of the points of the original file, all in that file's own coordinates."""
+
+    def positions(self, original: np.ndarray) -> np.ndarray:
+        """Where the vertices that were at `original` [N, 3] are now: [N, 3] float64."""
+        ...
+
+    def normals(self, original: np.ndarray) -> np.ndarray:
+        """Smooth unit normals there now: [N, 3] float64."""
+        ...
+
+    def colors(self, original: np.ndarray) -> np.ndarray:
+        """Colors there now: [N, 3] float64 in [0, 1]."""
+        ...
+
+
+def own_format_suffixes() -> tuple[str, ...]:
+    """The file name endings that a refined mesh can be written back to."""
+    return (*_REWRITERS, ".glb", ".gltf")
+
+
+def rewrite(source: Path, refined: Refined) -> bytes:
+    """The file `source` with its vertices moved.
+
+    Raises:
+        InputError: the file uses a variant of its format that cannot be written back.
+    """
+    suffix = source.suffix.lower()
+    if suffix in (".glb", ".gltf"):
+        from backend.cli.own_format_gltf import rewrite_gltf
+
+        return rewrite_gltf(source, refined)
+    return _REWRITERS[suffix](source.read_bytes(), refined)
+
+
+def _rewrite_obj(content: bytes, refined: Refined) -> bytes:
+    """Normals are left out, for readers to compute: corners share them in ways that moved vertices no longer allow."""
+    lines = content.decode("latin-1").splitlines()
+    vertex_lines = [index for index, line in enumerate(lines) if line.split(None, 1)[:1] == ["v"]]
+    original = np.array([[float(word) for word in lines[index].split()[1:4]] for index in vertex_lines])
+    positions, colors = refined.positions(original), refined.colors(original)
+    for index, position, color in zip(vertex_lines, positions, colors, strict=True):
+        lines[index] = "v " + " ".join(f"{value:.9g}" for value in position) + "".join(f" {v:.4f}" for v in color)
+    kept = [_without_normals(line) for line in lines if line.split(None, 1)[:1] != ["vn"]]
+    return ("\n".join(kept) + "\n").encode("latin-1")
+
+
+def _without_normals(line: str) -> str:
+    words = line.split()
+    if not words or words[0] != "f":
+        return line
+    return " ".join(["f", *("/".join(word.split("/")[:2]).rstrip("/") for word in words[1:])])
+
+
+def _rewrite_off(content: bytes, refined: Refined) -> bytes:
+    lines = content.decode("latin-1").splitlines()
+    if not lines or lines[0].strip() != "OFF":
+        raise InputError("Only plain OFF files (first line OFF) can be written back; save the mesh as OBJ or PLY.")
+    data = [index for index, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")][1:]
+    count = int(lines[data[0]].split()[0])
+    rows = data[1 : 1 + count]
+    original = np.array([[float(word) for word in lines[index].split()[:3]] for index in rows])
+    for index, position in zip(rows, refined.positions(original), strict=True):
+        rest = lines[index].split()[3:]
+        lines[index] = " ".join([*(f"{value:.9g}" for value in position), *rest])
+    return ("\n".join(lines) + "\n").encode("latin-1")
+
+
+_FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+
+
+def _rewrite_stl(content: bytes, refined: Refined) -> bytes:
+    binary = len(content) >= 84 and len(content) == 84 + 50 * int.from_bytes(content[80:84], "little")
+    if binary:
+        facets = np.frombuffer(content, _FACET, offset=84).copy()
+        corners = refined.positions(facets["corners"].reshape(-1, 3).astype(np.float64)).reshape(-1, 3, 3)
+        facets["corners"], facets["normal"] = corners, _facet_normals(corners)
+        return content[:84] + facets.tobytes()
+    text = content.decode("latin-1")
+    original = np.array([match.split() for match in re.findall(r"vertex\s+(\S+\s+\S+\s+\S+)", text)], float)
+    corners = refined.positions(original)
+    moved = iter(corners)
+    normals = iter(_facet_normals(corners.reshape(-1, 3, 3)))
+    text = re.sub(r"vertex\s+\S+\s+\S+\s+\S+", lambda _: f"vertex {_three(next(moved))}", text)
+    text = re.sub(r"facet normal\s+\S+\s+\S+\s+\S+", lambda _: f"facet normal {_three(next(normals))}", text)
+    return text.encode("latin-1")
+
+
+def _three(values: np.ndarray) -> str:
+    return " ".join(f"{value:.9g}" for value in values)
+
+
+def _facet_normals(corners: np.ndarray) -> np.ndarray:
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+
+
+_PLY_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+
+
+def _rewrite_ply(content: bytes, refined: Refined) -> bytes:
+    """Colors are added as `red green blue` where the file has none."""
+    marker = content.index(b"end_header")
+    start = content.index(b"\n", marker) + 1
+    header = content[:start].decode("latin-1").split("\n")[:-1]
+    words = [line.split() for line in header]
+    order = next(line[1] for line in words if line[:1] == ["format"])
+    elements = [index for index, line in enumerate(words) if line[:1] == ["element"]]
+    first = elements[0]
+    last = next(index for index in range(first + 1, len(words)) if words[index][:1] in (["element"], ["end_header"]))
+    properties = [line for line in words[first + 1 : last] if line[:1] == ["property"]]
+    if words[first][1] != "vertex" or any(line[1] == "list" for line in properties):
+        raise InputError("Only PLY files that begin with plain vertices can be written back; save the mesh as OBJ.")
+    count = int(words[first][2])
+    sign = ">" if order == "binary_big_endian" else "<"
+    old_type = np.dtype([(line[2], sign + _PLY_TYPES[line[1]]) for line in properties])
+    if order == "ascii":
+        rows = content[start:].decode("latin-1").split("\n")
+        table = [tuple(row.split()[: len(properties)]) for row in rows[:count]]
+        vertices = np.array([tuple(float(v) for v in row) for row in table], old_type)
+    else:
+        vertices = np.frombuffer(content, old_type, count, start)
+    new_colors = [name for name in ("red", "green", "blue") if name not in old_type.names]
+    new_type = np.dtype([*old_type.descr, *((name, "u1") for name in new_colors)])
+    moved = np.zeros(count, new_type)
+    for name in old_type.names:
+        moved[name] = vertices[name]
+    original = np.stack([vertices[axis] for axis in "xyz"], 1).astype(np.float64)
+    _assign(moved, ("x", "y", "z"), refined.positions(original))
+    if "nx" in old_type.names:
+        _assign(moved, ("nx", "ny", "nz"), refined.normals(original))
+    if moved["red"].dtype == np.uint8:
+        _assign(moved, ("red", "green", "blue"), np.round(refined.colors(original) * 255))
+    header[last:last] = [f"property uchar {name}" for name in new_colors]
+    head = ("\n".join(header) + "\n").encode("latin-1")
+    if order != "ascii":
+        return head + moved.tobytes() + content[start + vertices.nbytes :]
+    lines = [" ".join(f"{value:.9g}" for value in row) for row in moved.tolist()]
+    return head + "\n".join(lines + rows[count:]).encode("latin-1")
+
+
+def _assign(table: np.ndarray, names: tuple[str, ...], columns: np.ndarray) -> None:
+    for name, column in zip(names, columns.T, strict=True):
+        table[name] = column
+
+
+_REWRITERS: dict[str, Callable[[bytes, Refined], bytes]] = {
+    ".obj": _rewrite_obj,
+    ".off": _rewrite_off,
+    ".stl": _rewrite_stl,
+    ".ply": _rewrite_ply,
+}

@@ -1,0 +1,63 @@
+"""`galatea refine MESH PROMPT`: an artist's mesh, changed toward words; its topology, polygons and UVs stay."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backend.cli.job_arguments import (
+    JobFile,
+    add_job_arguments,
+    hold_to_stored,
+    read_job_file,
+    settings_of,
+)
+from backend.cli.output_folder import begin, default_output, take_up
+from backend.errors import InputError
+from protocol.settings import GridStage, JobSettings, MeshStage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mesh", type=Path, metavar="MESH", nargs="?", help="the mesh to refine (OBJ, GLB, PLY, STL, ...)")
+    add_job_arguments(parser)
+    parser.add_argument("--up", choices=("y", "z"), help="which axis points up in that file (default y)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises InputError for what the user can mend."""
+    from backend.cli.job_session import PROGRAM, work
+    from backend.cli.start_mesh import StartMesh, check_same_mesh
+
+    if arguments.resume:
+        folder = take_up(_output(arguments))
+        job = read_job_file(folder.path)
+        hold_to_stored(arguments, "refine", job, folder.path)
+        check_same_mesh(arguments.mesh, arguments.up, job, folder.path)
+        start = StartMesh.read_again(job.mesh)
+    else:
+        settings = _new_settings(arguments)
+        start = StartMesh.read(arguments.mesh, arguments.up or "y")
+        job = JobFile("refine", settings, start.source)
+        folder = begin(_output(arguments), f"{PROGRAM} refine")
+    return work(job, folder, arguments.resume, start.mesh, start.write_result)
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    if arguments.output is not None:
+        return arguments.output
+    if arguments.mesh is None or arguments.prompt is None:
+        raise InputError("Say which job to resume: its mesh, prompt and seed, or its folder with --output.")
+    return default_output(f"{arguments.mesh.stem} {arguments.prompt}", arguments.seed or 0)
+
+
+def _new_settings(arguments: argparse.Namespace) -> JobSettings:
+    from backend.recipes import load_recipe
+
+    if arguments.mesh is None:
+        raise InputError("Name the mesh to refine and then the prompt: refine chair.obj \"a red chair\".")
+    recipe = arguments.recipe or "refine"
+    stages = load_recipe(recipe).stages
+    for stage in stages:
+        if isinstance(stage, GridStage) or (isinstance(stage, MeshStage) and stage.remesh_every):
+            raise InputError(f"The recipe {recipe} makes a topology of its own; refining keeps the mesh's topology.")
+    return settings_of(arguments, recipe, stages)

@@ -1,0 +1,142 @@
+"""A mesh file that a job begins with: read, turned upright, fitted into the unit sphere, and later written back.
+
+Jobs work on objects that fit the unit sphere around the origin, y up (docs/architecture.md); files come in any size, at
+any place, and often z up. The placement is undone for the file that the artist gets back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from backend.cli.job_arguments import JobFile, MeshSource
+from backend.cli.own_format import own_format_suffixes, rewrite
+from backend.errors import InputError
+from backend.representations.mesh_data import MeshData
+
+FILL = 0.95
+"""The share of the unit sphere's radius that a fitted mesh takes, as in the data of the embedded prior."""
+
+_UPRIGHT = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
+"""File axes to ours; an object with z up faces -y, as in Blender."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """ours = (file - center) @ turn.T * scale."""
+
+    turn: np.ndarray  # [3, 3]
+    center: np.ndarray  # [3]
+    scale: float
+
+    def apply(self, positions: np.ndarray) -> np.ndarray:
+        return (positions - self.center) @ self.turn.T * self.scale
+
+    def undo(self, positions: np.ndarray) -> np.ndarray:
+        return (positions / self.scale) @ self.turn + self.center
+
+
+@dataclass(frozen=True)
+class StartMesh:
+    """`mesh` is fitted; `original` [V, 3] are its vertices as they are in the file, in the same order."""
+
+    source: MeshSource
+    mesh: MeshData
+    original: np.ndarray
+    placement: Placement
+
+    @staticmethod
+    def read(path: Path, up: str) -> StartMesh:
+        """Raises InputError if the file is missing, cannot be read or holds no sound triangles."""
+        from backend.representations import load_mesh
+
+        loaded = load_mesh(path)
+        digest = hashlib.sha256(loaded.positions.tobytes() + loaded.faces.tobytes())
+        original = loaded.positions.astype(np.float64)
+        center = (original.min(0) + original.max(0)) / 2
+        radius = np.linalg.norm(original - center, axis=1).max()
+        placement = Placement(_UPRIGHT[up], center, FILL / radius)
+        fitted = MeshData(placement.apply(original).astype(np.float32), loaded.faces, loaded.colors)
+        source = MeshSource(str(path.resolve()), up, digest.hexdigest()[:32])
+        return StartMesh(source, fitted, original, placement)
+
+    @staticmethod
+    def read_again(source: MeshSource) -> StartMesh:
+        """The mesh of a job that is resumed. Raises InputError if its file is gone or holds another mesh now."""
+        path = Path(source.path)
+        if not path.is_file():
+            raise InputError(f"The job began with {path}, which is not there any more; put it back to go on.")
+        start = StartMesh.read(path, source.up)
+        if start.source.fingerprint != source.fingerprint:
+            raise InputError(f"{path} has changed since the job began with it; put the old file back or start anew.")
+        return start
+
+    def can_write_result(self) -> bool:
+        """Whether the file's format can be written back."""
+        return Path(self.source.path).suffix.lower() in own_format_suffixes()
+
+    def write_result(self, result: MeshData, folder: Path) -> None:
+        """Writes `<name>-refined.<ending>` into `folder`: the artist's file with its vertices moved.
+
+        Raises:
+            InputError: a variant of the format that cannot be written back.
+        """
+        path = Path(self.source.path)
+        if len(result.positions) != len(self.original):
+            raise InputError(f"The recipe changed the topology, so the result cannot be written back as {path.suffix}.")
+        content = rewrite(path, _Moved(self, result))
+        (folder / f"{path.stem}-refined{path.suffix.lower()}").write_bytes(content)
+
+
+class _Moved:
+    """`Refined` for a start mesh and what a job made of it: points are found again by their original position."""
+
+    def __init__(self, start: StartMesh, result: MeshData) -> None:
+        self._original = start.original
+        self._tree = cKDTree(start.original)
+        self._positions = start.placement.undo(result.positions.astype(np.float64))
+        self._colors = np.full_like(self._positions, 0.8) if result.colors is None else result.colors
+        self._normals = _smooth_normals(self._positions, result.faces)
+
+    def positions(self, original: np.ndarray) -> np.ndarray:
+        index = self._index(original)
+        return np.where((index < 0)[:, None], original, self._positions[index])
+
+    def normals(self, original: np.ndarray) -> np.ndarray:
+        return self._normals[self._index(original)]
+
+    def colors(self, original: np.ndarray) -> np.ndarray:
+        return self._colors[self._index(original)]
+
+    def _index(self, original: np.ndarray) -> np.ndarray:
+        """The mesh's vertex at each point, -1 for a point that no face uses and that was therefore not read."""
+        if original.shape == self._original.shape and np.array_equal(original.astype("f4"), self._original.astype("f4")):
+            return np.arange(len(original))  # vertices that lie on one another keep their own fate
+        distance, index = self._tree.query(original)
+        return np.where(distance <= 1e-5 * np.ptp(self._original, axis=0).max(), index, -1)
+
+
+def check_same_mesh(path: Path | None, up: str | None, job: JobFile, folder: Path) -> None:
+    """Checks a mesh and axis given beside --resume against those the job was begun with; None is fine.
+
+    Raises:
+        InputError: they differ.
+    """
+    known = None if job.mesh is None else job.mesh.path
+    if path is not None and str(path.resolve()) != known:
+        raise InputError(f"The job in {folder} was begun with {known or 'no mesh'}, not {path}; leave it out to go on.")
+    if up is not None and (job.mesh is None or up != job.mesh.up):
+        raise InputError(f"The job in {folder} was not begun with --up {up}; leave that out to go on.")
+
+
+def _smooth_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    corners = positions[faces]
+    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros_like(positions)
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], facing)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
