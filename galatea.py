@@ -14,25 +14,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import platform
-import queue
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from backend.setup.pip_runner import (
+    PIP,
+    PipRunner,
+    Progress,
+    SetupError,
+    create_venv,
+    explain,
+    pip_install,
+    pip_is_old,
+    remove_half_installed,
+    unwritable,
+)
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 TORCH = "2.13.0"
 TORCH_INDEX = "https://download.pytorch.org/whl"
 TORCH_INDEX_FOLDER = {"cpu": "cpu", "cuda": "cu130", "rocm": "rocm7.2", "mps": "cpu"}
-PIP = "pip==26.3"  # the first one that tells its progress in a form that programs can read is 24.1
 MINIMUM_DRIVER = 580  # CUDA 13, which both this torch and Warp are built with
 
 # Megabytes to download for torch with what it pulls in, and for everything else of pyproject.toml: what pip announces,
@@ -44,19 +53,7 @@ TORCH_DOWNLOAD = {
 TORCH_ON_DISK = {"cpu": 800, "mps": 500, "cuda": 7000, "rocm": 16000}
 PACKAGES_DOWNLOAD = 350
 PACKAGES_ON_DISK = 1500
-
-
-class SetupError(Exception):
-    """Setting up cannot go on; the message is one sentence that says what the person can do."""
-
-
-class Progress(NamedTuple):
-    """What `install` is doing now. Megabytes are 0 where nothing is being downloaded; `item` is a file or package."""
-
-    phase: str
-    done: float = 0.0
-    total: float = 0.0
-    item: str = ""
+GROUP_DOWNLOAD, GROUP_ON_DISK = 5, 20  # an optional group, where everything else is there
 
 
 class Machine(NamedTuple):
@@ -80,7 +77,7 @@ def detect_machine() -> Machine:
     elif Path("/proc/driver/nvidia/version").exists():
         found = re.search(r"Module(?: for \S+)?\s+(\d+)\.", Path("/proc/driver/nvidia/version").read_text())
         driver = int(found.group(1)) if found else 0
-    rocm = system == "Linux" and Path("/dev/kfd").exists() and bool(shutil.which("rocminfo") or Path("/opt/rocm").exists())
+    rocm = Path("/dev/kfd").exists() and bool(shutil.which("rocminfo") or Path("/opt/rocm").exists())
     return Machine(system, driver, rocm)
 
 
@@ -88,7 +85,7 @@ def choose_torch(machine: Machine, wanted: Optional[str]) -> Tuple[str, str]:
     """The build ("cpu", "cuda", "rocm" or "mps") and a phrase that says why."""
     if machine.system == "Darwin":
         if wanted in ("cuda", "rocm"):
-            raise SetupError(f"There is no {wanted} build of torch for macOS; leave out --torch, Apple's GPU is used through MPS.")
+            raise SetupError(f"There is no {wanted} build of torch for macOS; leave out --torch: MPS uses Apple's GPU.")
         return "mps", "macOS"
     if wanted == "rocm" and machine.system == "Windows":
         raise SetupError("There is no ROCm build of torch for Windows; use --torch cpu, or Linux.")
@@ -97,7 +94,8 @@ def choose_torch(machine: Machine, wanted: Optional[str]) -> Tuple[str, str]:
     if machine.nvidia_driver >= MINIMUM_DRIVER:
         return "cuda", f"NVIDIA driver {machine.nvidia_driver}"
     if machine.nvidia_driver:
-        return "cpu", f"NVIDIA driver {machine.nvidia_driver} is older than R{MINIMUM_DRIVER}; update it and use --torch cuda"
+        older = f"NVIDIA driver {machine.nvidia_driver} is older than R{MINIMUM_DRIVER}"
+        return "cpu", f"{older}; update it and use --torch cuda"
     if machine.rocm:
         return "rocm", "ROCm found"
     return "cpu", "no supported GPU found"
@@ -112,7 +110,7 @@ def torch_commands(python: str, build: str, system: str) -> List[List[str]]:
     folder = TORCH_INDEX_FOLDER[build]
     plain = (system, build) in (("Linux", "cuda"), ("Windows", "cpu"), ("Darwin", "mps"))
     on_index = f"torch==={TORCH}" if system == "Darwin" else f"torch=={TORCH}+{folder}"
-    install = pip_install(python) + ["--no-deps"]
+    install = pip_install(python) + ["--progress-bar", "raw", "--no-deps"]
     return [
         install + [f"torch==={TORCH}" if plain else on_index],
         install + ["--index-url", f"{TORCH_INDEX}/{folder}", on_index],
@@ -122,11 +120,8 @@ def torch_commands(python: str, build: str, system: str) -> List[List[str]]:
 def packages_command(python: str, build: str, root: Path, requirements: Sequence[str]) -> List[str]:
     """pip's command line for everything else. torch is there by now; ROCm's Triton is on PyTorch's index only."""
     extra = ["--extra-index-url", f"{TORCH_INDEX}/{TORCH_INDEX_FOLDER[build]}"] if build == "rocm" else []
-    return pip_install(python) + extra + ["--constraint", str(root / "constraints.txt")] + list(requirements)
-
-
-def pip_install(python: str) -> List[str]:
-    return [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "raw"]
+    constraints = ["--progress-bar", "raw", "--constraint", str(root / "constraints.txt")]
+    return pip_install(python) + constraints + extra + list(requirements)
 
 
 # ---- what is wanted and what is there
@@ -170,21 +165,6 @@ def is_ready(root: Path, torch: Optional[str], groups: Sequence[str]) -> bool:
 def site_packages(root: Path) -> Path:
     found = sorted((root / ".venv").glob("lib/python3*/site-packages")) or [root / ".venv/Lib/site-packages"]
     return found[-1]
-
-
-def remove_half_installed(site: Path) -> List[str]:
-    """Takes the records of packages away whose files did not all arrive, so that pip installs them again; their names."""
-    broken = []
-    for info in sorted(site.glob("*.dist-info")):
-        try:
-            rows = [line.rsplit(",", 2) for line in (info / "RECORD").read_text(encoding="utf-8").splitlines()]
-            complete = all(os.stat(site / row[0].strip('"')).st_size == int(row[2]) for row in rows if row[2])
-        except (OSError, ValueError, IndexError):
-            complete = False
-        if not complete:
-            shutil.rmtree(info)
-            broken.append(info.name.split("-")[0])
-    return broken
 
 
 def installed_torch(site: Path, system: str) -> Optional[str]:
@@ -245,11 +225,14 @@ def install(root: Path, torch: Optional[str], report: Callable[[Progress], None]
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SetupError(explain("No space left on device", root)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise SetupError(f"{root} cannot be written to; move Galatea's folder to a place of your own.") from error
+            raise SetupError(unwritable(root)) from error
         raise
 
 
-def install_locked(root: Path, torch: Optional[str], report: Callable[[Progress], None], groups: Sequence[str], lock: int) -> None:
+def install_locked(
+    root: Path, torch: Optional[str], report: Callable[[Progress], None], groups: Sequence[str], lock: int
+) -> None:
+    """`install` while the lock is held. The stamp goes first and comes back last: without it nothing counts."""
     requirements = read_requirements(root)
     machine = detect_machine()
     known = [line for group in ["", *groups] for line in requirements.get(group, [])]
@@ -259,28 +242,28 @@ def install_locked(root: Path, torch: Optional[str], report: Callable[[Progress]
         remove_half_installed(site)
     there = installed_torch(site, machine.system) if venv_works else None
     build, why = (there, "as installed") if there and not torch else choose_torch(machine, torch)
+    complete = read_stamp(root).get("fingerprint")
     with contextlib.suppress(FileNotFoundError):
         (root / ".venv" / "galatea.json").unlink()
 
-    download, on_disk = PACKAGES_DOWNLOAD, PACKAGES_ON_DISK
-    if there != build:
-        download += TORCH_DOWNLOAD[machine.system, build]
-        on_disk += TORCH_ON_DISK[build]
-    parts = "" if there == build else f" (torch for {build.upper()}, {why}: {TORCH_DOWNLOAD[machine.system, build]} MB)"
-    if there:
-        report(Progress(f"bringing .venv up to date: at most {download} MB to download{parts}"))
+    only_groups = there == build and complete == fingerprint(root, requirements)
+    download = GROUP_DOWNLOAD if only_groups else PACKAGES_DOWNLOAD
+    on_disk = GROUP_ON_DISK if only_groups else PACKAGES_ON_DISK
+    if there == build:
+        report(Progress(f"bringing .venv up to date: at most {download} MB to download"))
     else:
-        report(Progress(f"setting up .venv: about {download} MB to download{parts}, {on_disk / 1000:.1f} GB on disk"))
-        free = shutil.disk_usage(str(root)).free / 1e6
-        if free < on_disk:
-            raise SetupError(f"{root} has {free / 1000:.1f} GB free and Galatea needs {on_disk / 1000:.1f} GB; free some space and run this again.")
+        torch_download = TORCH_DOWNLOAD[machine.system, build]
+        download, on_disk = download + torch_download, on_disk + TORCH_ON_DISK[build]
+        torch_part = f"torch for {build.upper()}, {why}: {torch_download} MB"
+        report(Progress(f"setting up .venv: about {download} MB to download ({torch_part}), {on_disk} MB on disk"))
+    check_space(root, on_disk)
 
     python = str(venv_python(root))
     if not venv_works:
-        make_venv(root, report)
+        create_venv(root / ".venv", report)
     run = PipRunner(root, report, download, lock)
     if pip_is_old(site_packages(root)):
-        run(pip_install(python)[:-2] + [PIP], "updating pip")
+        run(pip_install(python) + [PIP], "updating pip")
     if there != build:
         candidates = torch_commands(python, build, machine.system)
         for command in candidates[:-1]:
@@ -294,17 +277,15 @@ def install_locked(root: Path, torch: Optional[str], report: Callable[[Progress]
     report(Progress("ready"))
 
 
-def make_venv(root: Path, report: Callable[[Progress], None]) -> None:
-    folder = root / ".venv"
-    if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
-        name = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
-        raise SetupError(f"This Python comes without its venv module; install it (on Debian and Ubuntu: apt install {name}) and run this again.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise SetupError(f"{folder} is not a virtual environment; move it away and run this again.")
-    report(Progress("making .venv"))
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True)
-    if made.returncode:
-        raise SetupError(explain(made.stdout + made.stderr, root))
+def check_space(root: Path, megabytes: float) -> None:
+    """Raises SetupError where the disk cannot hold a finished .venv; what is there of it already counts."""
+    free = shutil.disk_usage(str(root)).free / 1e6
+    if free < megabytes:
+        files = (os.path.join(at, name) for at, _, names in os.walk(root / ".venv") for name in names)
+        there = sum(os.lstat(file).st_size for file in files if os.path.lexists(file)) / 1e6
+        if free + there < megabytes:
+            needs = f"{root} has {free:.0f} MB free and Galatea needs {megabytes:.0f} MB"
+            raise SetupError(f"{needs}; free some space and run this again.")
 
 
 def write_synced(path: Path, text: str) -> None:
@@ -315,96 +296,6 @@ def write_synced(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-def pip_is_old(site: Path) -> bool:
-    versions = [info.name.split("-")[1].split(".") for info in site.glob("pip-*.dist-info")]
-    return not versions or max((int(v[0]), int(v[1])) for v in versions) < (24, 1)
-
-
-class PipRunner:
-    """Runs pip and turns what it prints into Progress; megabytes add up over all of its runs."""
-
-    def __init__(self, root: Path, report: Callable[[Progress], None], total: float, lock: int) -> None:
-        self.root, self.report, self.total, self.lock = root, report, total, lock
-        self.finished = self.current = 0.0
-
-    def __call__(self, command: Sequence[str], phase: str, may_fail: bool = False) -> bool:
-        """Whether pip succeeded; if not and it may not fail: raises SetupError."""
-        unwanted = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV", "PIP_DRY_RUN")
-        environment = {key: value for key, value in os.environ.items() if key not in unwanted}
-        environment.update(PYTHONUTF8="1", PYTHONUNBUFFERED="1")
-        inherit = {} if os.name == "nt" else {"pass_fds": (self.lock,)}
-        process = subprocess.Popen(
-            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            text=True, encoding="utf-8", errors="replace", env=environment, **inherit,
-        )  # fmt: skip
-        lines: queue.Queue = queue.Queue()
-        threading.Thread(target=forward_lines, args=(process.stdout, lines), daemon=True).start()
-        log: List[str] = []
-        item = ""
-        try:
-            while True:
-                try:
-                    line = lines.get(timeout=0.5)
-                except queue.Empty:
-                    line = ""
-                if line is None:
-                    break
-                item = self.read(line) or item
-                if line and not line.startswith("Progress "):
-                    log.append(line)
-                done = min(self.finished + self.current, self.total)
-                self.report(Progress(phase, done, self.total, item))
-        finally:
-            if process.poll() is None and sys.exc_info()[0]:
-                process.terminate()
-            process.wait()
-        self.finished, self.current = self.finished + self.current, 0.0
-        if process.returncode and not may_fail:
-            raise SetupError(explain("".join(log), self.root))
-        return process.returncode == 0
-
-    def read(self, line: str) -> Optional[str]:
-        """Keeps count of megabytes; the file or phrase that `line` begins, if it does."""
-        progress = re.match(r"Progress (\d+) of \d+", line)
-        if progress:
-            self.current = int(progress.group(1)) / 1e6
-            return None
-        file = re.match(r"\s*(?:Downloading|Using cached|Processing) (\S+)(?: \(([\d.]+) ([kMG]?)B\))?", line)
-        if file:
-            name, size, unit = file.groups()
-            self.finished, self.current = self.finished + self.current, 0.0
-            if "Using cached" in line and size:
-                self.finished += float(size) * {"": 1e-6, "k": 1e-3, "M": 1.0, "G": 1e3}[unit]
-            elif "Processing" in line and os.path.isfile(name):
-                self.finished += os.path.getsize(name) / 1e6
-            return os.path.basename(name).split("-")[0]
-        if line.startswith("Installing collected packages"):
-            return f"unpacking {line.count(',') + 1} packages"
-        return None
-
-
-def forward_lines(source, lines: queue.Queue) -> None:
-    """Puts every line into the queue as it comes, and None after the last."""
-    for line in source:
-        lines.put(line)
-    lines.put(None)
-
-
-def explain(log: str, root: Path) -> str:
-    """One sentence about why pip or venv failed, read from what it printed."""
-    if re.search(r"No space left on device|\[Errno 28\]|not enough space|Disk quota exceeded", log):
-        return f"The disk is full ({root}, the temporary folder or pip's cache); free some space and run this again, it goes on where it stopped."
-    if re.search(r"Permission denied|\[Errno 13\]|Read-only file system", log):
-        return f"{root}/.venv cannot be written to; move Galatea's folder to a place of your own."
-    missing = re.search(r"No matching distribution found for (\S+)", log)
-    if re.search(r"Retrying \(|NewConnectionError|Name or service not known|name resolution|ProxyError|Network is unreachable|Could not fetch URL|SSLError", log):
-        return f"{missing.group(1) if missing else 'A package'} could not be downloaded; check the network connection (or pip's configured sources) and run this again, it goes on where it stopped."
-    if missing:
-        return f"No source that pip knows has {missing.group(1)} for Python {platform.python_version()} on {platform.system()} {platform.machine()}."
-    last = [line.strip() for line in log.splitlines() if line.strip()]
-    return f"Setting up failed: {next((line for line in last if 'ERROR' in line), last[-1] if last else 'no message')}"
 
 
 # ---- at the command line
@@ -430,8 +321,7 @@ def use_suitable_python(root: Path, arguments: Sequence[str]) -> None:
         if python_version(python) in PYTHONS:
             print(f"galatea: {mine} is {verdict}; using {python}", file=sys.stderr)
             hand_over([python, str(Path(__file__).resolve()), *arguments], os.environ)
-    print(f"galatea: {mine} is {verdict}: install Python 3.11, 3.12 or 3.13 and run this again with it.", file=sys.stderr)
-    sys.exit(2)
+    raise SetupError(f"{mine} is {verdict}: install Python 3.11, 3.12 or 3.13 and run this again with it.")
 
 
 def hand_over(command: List[str], environment) -> None:
