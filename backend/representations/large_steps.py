@@ -6,7 +6,6 @@ the surface, so that steps can be large without tangling the mesh.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from cholespy import CholeskySolverF, MatrixType
 from torch import Tensor
@@ -43,15 +42,17 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx, right_hand_side: Tensor, solver: CholeskySolverF) -> Tensor:
         ctx.solver = solver
+        right_hand_side = right_hand_side.detach().contiguous()
         solution = torch.empty_like(right_hand_side)
-        solver.solve(right_hand_side.detach().contiguous(), solution)
+        solver.solve(right_hand_side, solution)
         return solution
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
+        gradient = gradient.contiguous()
         solution = torch.empty_like(gradient)
-        ctx.solver.solve(gradient.contiguous(), solution)
+        ctx.solver.solve(gradient, solution)
         return solution, None
 
 

@@ -23,11 +23,11 @@ _ICOSAHEDRON_FACES = np.array(
 def start_shape(kind: Literal["sphere", "cube", "cylinder"]) -> MeshData:
     """A start shape with about 2500 evenly spread vertices, which a mesh stage can optimize as it is."""
     if kind == "sphere":
-        return icosphere(4)
-    return cube(20) if kind == "cube" else cylinder(64)
+        return icosphere()
+    return cube() if kind == "cube" else cylinder()
 
 
-def icosphere(level: int, radius: float = RADIUS) -> MeshData:
+def icosphere(level: int = 4, radius: float = RADIUS) -> MeshData:
     """An icosahedron, each face split into four `level` times and pushed onto the sphere: 10 * 4^level + 2 vertices."""
     golden = (1.0 + 5.0**0.5) / 2.0
     corners = [(-1, golden), (1, golden), (-1, -golden), (1, -golden)]
@@ -41,7 +41,7 @@ def icosphere(level: int, radius: float = RADIUS) -> MeshData:
     return _gray(points * radius, faces)
 
 
-def cube(divisions: int, radius: float = RADIUS) -> MeshData:
+def cube(divisions: int = 20, radius: float = RADIUS) -> MeshData:
     """A cube whose corners lie on the sphere of `radius`; `divisions` squares along each edge, two triangles each."""
     steps = np.linspace(-1.0, 1.0, divisions + 1)
     v, u = np.meshgrid(steps, steps, indexing="ij")
@@ -56,7 +56,7 @@ def cube(divisions: int, radius: float = RADIUS) -> MeshData:
     return _gray(points * (radius / 3.0**0.5), faces)
 
 
-def cylinder(segments: int, radius: float = RADIUS) -> MeshData:
+def cylinder(segments: int = 64, radius: float = RADIUS) -> MeshData:
     """An upright cylinder, as tall as wide, whose rims lie on the sphere of `radius`; rings are about as far apart as
     the vertices around."""
     rings = max(2, round(segments / np.pi))
