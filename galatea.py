@@ -27,6 +27,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 from backend.setup.pip_runner import (
     PIP,
+    NotOffered,
     PipRunner,
     Progress,
     SetupError,
@@ -101,8 +102,8 @@ def choose_torch(machine: Machine, wanted: Optional[str]) -> Tuple[str, str]:
     return "cpu", "no supported GPU found"
 
 
-def torch_commands(python: str, build: str, system: str) -> List[List[str]]:
-    """pip's command lines to try in turn: the sources that are configured here first, then PyTorch's own index.
+def torch_commands(python: str, build: str, system: str) -> Tuple[List[str], List[str]]:
+    """pip's command lines to try in turn: with the sources that are configured here, then with PyTorch's own index.
 
     Plain `torch` is a CUDA build on Linux and a CPU build elsewhere, so a build is asked for by its local version where
     the plain one is another; `===` keeps pip from taking such a version where the plain one is meant.
@@ -111,10 +112,10 @@ def torch_commands(python: str, build: str, system: str) -> List[List[str]]:
     plain = (system, build) in (("Linux", "cuda"), ("Windows", "cpu"), ("Darwin", "mps"))
     on_index = f"torch==={TORCH}" if system == "Darwin" else f"torch=={TORCH}+{folder}"
     install = pip_install(python) + ["--progress-bar", "raw", "--no-deps"]
-    return [
+    return (
         install + [f"torch==={TORCH}" if plain else on_index],
         install + ["--index-url", f"{TORCH_INDEX}/{folder}", on_index],
-    ]
+    )
 
 
 def packages_command(python: str, build: str, root: Path, requirements: Sequence[str]) -> List[str]:
@@ -265,12 +266,11 @@ def install_locked(
     if pip_is_old(site_packages(root)):
         run(pip_install(python) + [PIP], "updating pip")
     if there != build:
-        candidates = torch_commands(python, build, machine.system)
-        for command in candidates[:-1]:
-            if run(command, f"torch for {build.upper()}", may_fail=True):
-                break
-        else:
-            run(candidates[-1], f"torch for {build.upper()}, from PyTorch's index")
+        configured, pytorchs = torch_commands(python, build, machine.system)
+        try:
+            run(configured, f"torch for {build.upper()}")
+        except NotOffered:
+            run(pytorchs, f"torch for {build.upper()}, from PyTorch's index")
     run(packages_command(python, build, root, known), "packages")
     stamp = {"fingerprint": fingerprint(root, requirements), "torch": build, "groups": list(groups)}
     write_synced(root / ".venv" / "galatea.json", json.dumps(stamp, indent=1))
@@ -356,12 +356,15 @@ class Display:
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(("\n" if fresh and self.phase else "\r") + text[:width].ljust(width))
-            if progress.phase == "ready":
-                sys.stderr.write("\n")
         else:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
         self.phase, self.printed = progress.phase, now
+
+    def close(self) -> None:
+        """Ends the line that is being rewritten, if there is one."""
+        if self.terminal and self.phase:
+            sys.stderr.write("\n")
 
 
 def take_torch(arguments: Sequence[str]) -> Tuple[Optional[str], List[str]]:
@@ -379,18 +382,22 @@ def take_torch(arguments: Sequence[str]) -> Tuple[Optional[str], List[str]]:
 
 def main(arguments: Sequence[str]) -> int:
     root = Path(__file__).resolve().parent
+    display = Display()
     try:
         torch, rest = take_torch(arguments)
         use_suitable_python(root, arguments)
         groups = ("test",) if rest[:1] == ["test"] else ()
         wants_help = not rest or rest[0] in ("-h", "--help")
         if not wants_help and not is_ready(root, torch, groups):
-            install(root, torch, Display(), groups)
+            install(root, torch, display, groups)
+            display.close()
     except SetupError as error:
-        print(f"\ngalatea: {error}", file=sys.stderr)
+        display.close()
+        print(f"galatea: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ngalatea: interrupted; run the same command again and it goes on.", file=sys.stderr)
+        display.close()
+        print("galatea: interrupted; run the same command again and it goes on.", file=sys.stderr)
         return 130
     python = str(venv_python(root)) if venv_python(root).exists() else sys.executable
     # -P keeps the folder one happens to be in from shadowing Galatea's own modules; the checkout is the import root.

@@ -27,7 +27,9 @@ def room(ours: str = "", third_parties: str = "") -> Room:
     return Room(frozenset(ours.split()), frozenset(third_parties.split()))
 
 
-TOYBOX_MODEL = "backend.toybox.model backend.toybox.unet backend.toybox.text backend.toybox.template backend.toybox.captions"
+TOYBOX_MODEL = (
+    "backend.toybox.model backend.toybox.unet backend.toybox.text backend.toybox.template backend.toybox.captions"
+)
 EVERYTHING_BELOW = (
     "backend.rendering backend.representations backend.cameras backend.losses backend.priors backend.distillation "
     "backend.recipes protocol"
@@ -42,7 +44,9 @@ ROOMS = {
     ),
     "backend.cameras": room("protocol.settings", "torch jaxtyping"),
     "backend.losses": room("", "torch jaxtyping"),
-    "backend.priors": room(TOYBOX_MODEL, "torch diffusers transformers tokenizers safetensors psutil huggingface_hub jaxtyping"),
+    "backend.priors": room(
+        TOYBOX_MODEL, "torch diffusers transformers tokenizers safetensors psutil huggingface_hub jaxtyping"
+    ),
     "backend.distillation": room("backend.priors.prior", "torch peft jaxtyping"),
     "backend.recipes": room("protocol", "msgspec"),
     "backend.optimize": room(EVERYTHING_BELOW, "torch msgspec safetensors jaxtyping"),
@@ -55,7 +59,9 @@ ROOMS = {
         "torch diffusers transformers safetensors trimesh scipy skimage matplotlib PIL jaxtyping",
     ),
     "backend.service": room("protocol backend.optimize", "zmq ray"),
-    "backend.cli": room("protocol backend galatea", "torch warp PIL rich matplotlib trimesh scipy psutil msgspec huggingface_hub"),
+    "backend.cli": room(
+        "protocol backend galatea", "torch warp PIL rich matplotlib trimesh scipy psutil msgspec huggingface_hub"
+    ),
 }
 EXCEPTIONS = {
     "backend.rendering.volume": room("", "nerfacc"),  # the one place that composites along rays
@@ -82,7 +88,11 @@ def imports(source: str, module: str, package: bool) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parents = module.split(".")[: None if package and node.level == 1 else -node.level + package] if node.level else []
+            parents = (
+                module.split(".")[: None if package and node.level == 1 else -node.level + package]
+                if node.level
+                else []
+            )
             base = ".".join([*parents, *([node.module] if node.module else [])])
             found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
@@ -111,7 +121,9 @@ def is_everybodys(imported: str) -> bool:
 
 
 def test_modules_import_only_what_their_room_may_know() -> None:
-    wrong = {module: sorted(name for name in imports(*source_of(module)) if forbidden(module, name)) for module in modules()}
+    wrong = {
+        module: sorted(name for name in imports(*source_of(module)) if forbidden(module, name)) for module in modules()
+    }
     assert {module: names for module, names in wrong.items() if names} == {}
 
 

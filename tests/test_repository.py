@@ -16,7 +16,9 @@ TEXT = {".py", ".md", ".toml", ".txt", ".css", ".js", ".html", ".json", ".yml", 
 THIS = "tests/test_repository.py"  # it must name what it forbids
 
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|root|home/\w+|Users/\w+|mnt)/|[A-Z]:\\\\?Users\\\\?\w+")
-REGISTRY_HOSTS = re.compile(r"pypi\.(?:org|python)|pythonhosted|registry\.npmjs|deb\.debian|archive\.ubuntu|download\.pytorch\.org")
+REGISTRY_HOSTS = re.compile(
+    r"pypi\.(?:org|python)|pythonhosted|registry\.npmjs|deb\.debian|archive\.ubuntu|download\.pytorch\.org"
+)
 BRITISH = re.compile(
     r"(?:colour|rasteris|optimis|regularis|normalis|initialis|neighbour|behaviour|centre(?!d?line)|grey(?:scale)?\b"
     r"|parametris|discretis|visualis|serialis|licence|analys(?:e|es|ed|ing)\b)",
@@ -54,7 +56,10 @@ def test_no_paths_of_one_machine() -> None:
 
 
 def test_package_registries_are_not_named() -> None:
-    launcher = {"galatea.py", "tests/backend/setup/test_launcher.py"}  # PyTorch's own index, and the test of its commands
+    launcher = {
+        "galatea.py",
+        "tests/backend/setup/test_launcher.py",
+    }  # PyTorch's own index, and the test of its commands
     assert not lines_with(REGISTRY_HOSTS, [name for name in texts() if name not in {THIS, *launcher}])
     others = REGISTRY_HOSTS.pattern.removesuffix(r"|download\.pytorch\.org")
     assert not lines_with(re.compile(others), [name for name in texts() if name in launcher])
@@ -63,7 +68,9 @@ def test_package_registries_are_not_named() -> None:
 def test_american_spelling() -> None:
     """In what we write; what the prior's vocabulary understands of what people write is another matter."""
     exempt = {THIS, "backend/toybox/captions.py", "tests/backend/toybox/test_toybox_captions.py"}
-    assert not lines_with(BRITISH, [name for name in texts() if Path(name).suffix in (".py", ".md") and name not in exempt])
+    assert not lines_with(
+        BRITISH, [name for name in texts() if Path(name).suffix in (".py", ".md") and name not in exempt]
+    )
 
 
 def test_files_are_small() -> None:
@@ -84,7 +91,9 @@ def unsafe_calls(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            found += [name for name in names if name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve")]
+            found += [
+                name for name in names if name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve")
+            ]
         if isinstance(node, ast.Call):
             keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             if ast.unparse(node.func) == "torch.load" and keywords.get("weights_only") != "True":
@@ -116,9 +125,11 @@ def test_the_rule_itself(source: str, unsafe: bool) -> None:
 
 
 def test_every_direct_dependency_is_pinned_and_imported() -> None:
-    """What nobody imports must not be installed. accelerate is used through diffusers, which loads large models by it."""
+    """What nobody imports must not be installed. diffusers loads large models through accelerate."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["dependencies"] + [line for group in project["optional-dependencies"].values() for line in group]
+    requirements = project["dependencies"] + [
+        line for group in project["optional-dependencies"].values() for line in group
+    ]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in requirements)
     imported = set()
     for name in sources():
@@ -136,6 +147,8 @@ def test_every_direct_dependency_is_pinned_and_imported() -> None:
 def test_constraints_pin_what_pyproject_does_not() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     direct = {line.split("==")[0] for line in project["dependencies"] + project["optional-dependencies"]["test"]}
-    pins = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    pins = [
+        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in pins)
     assert not {line.split("==")[0] for line in pins} & direct

@@ -107,7 +107,9 @@ def check_memory() -> list[Finding]:
     memory = psutil.virtual_memory()
     fact = f"{memory.available / GIGABYTE:.1f} GB free of {memory.total / GIGABYTE:.1f} GB, {os.cpu_count()} CPU cores"
     if memory.available < 2 * GIGABYTE:
-        return [Finding("memory", "note", fact, "Close other programs; a job with the embedded prior needs about 2 GB.")]
+        return [
+            Finding("memory", "note", fact, "Close other programs; a job with the embedded prior needs about 2 GB.")
+        ]
     return [Finding("memory", "ok", fact)]
 
 
@@ -134,7 +136,9 @@ def check_torch() -> list[Finding]:
         advice = "This torch is built for a GPU and finds none; is its driver installed? For the CPU: --torch cpu."
         return [Finding("device", "note", fact, advice)]
     if shutil.which("nvidia-smi"):
-        return [Finding("device", "note", fact, "There is an NVIDIA GPU: start Galatea once with --torch cuda to use it.")]
+        return [
+            Finding("device", "note", fact, "There is an NVIDIA GPU: start Galatea once with --torch cuda to use it.")
+        ]
     if shutil.which("rocminfo"):
         return [Finding("device", "note", fact, "There is ROCm: start Galatea once with --torch rocm to use the GPU.")]
     return [Finding("device", "ok", fact)]
@@ -152,7 +156,9 @@ def gpu_finding(build: str, index: int) -> Finding:
     capability = torch.cuda.get_device_capability(index)
     if capability < MINIMUM_CAPABILITY:
         need = "{}.{}".format(*MINIMUM_CAPABILITY)
-        advice = f"Warp needs compute capability {need} or later (this is {capability[0]}.{capability[1]}); use --torch cpu."
+        advice = (
+            f"Warp needs compute capability {need} or later (this is {capability[0]}.{capability[1]}); use --torch cpu."
+        )
         return Finding("device", "problem", fact, advice)
     return Finding("device", "ok", fact)
 
@@ -166,10 +172,21 @@ def check_driver() -> list[Finding]:
     answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
     if answer.returncode:
         reason = (answer.stdout + answer.stderr).strip().splitlines()[:1]
-        return [Finding("driver", "problem", f"nvidia-smi fails: {' '.join(reason)}", "Reinstall NVIDIA's driver and restart.")]
+        return [
+            Finding(
+                "driver", "problem", f"nvidia-smi fails: {' '.join(reason)}", "Reinstall NVIDIA's driver and restart."
+            )
+        ]
     version = answer.stdout.split()[0]
     if int(version.split(".")[0]) < MINIMUM_DRIVER:
-        return [Finding("driver", "problem", f"NVIDIA {version}", f"Update it to R{MINIMUM_DRIVER} or later, or use --torch cpu.")]
+        return [
+            Finding(
+                "driver",
+                "problem",
+                f"NVIDIA {version}",
+                f"Update it to R{MINIMUM_DRIVER} or later, or use --torch cpu.",
+            )
+        ]
     return [Finding("driver", "ok", f"NVIDIA {version}")]
 
 
@@ -214,7 +231,11 @@ def check_hub() -> list[Finding]:
 def check_blender() -> list[Finding]:
     blender = find_blender()
     if not blender:
-        return [Finding("blender", "note", "not found", "Galatea works without it; its results open in Blender 4.2 or later.")]
+        return [
+            Finding(
+                "blender", "note", "not found", "Galatea works without it; its results open in Blender 4.2 or later."
+            )
+        ]
     answer = subprocess.run([blender, "--version"], capture_output=True, text=True, timeout=60)
     version = (answer.stdout.strip().splitlines() or ["does not start"])[0]
     return [Finding("blender", "note" if answer.returncode else "ok", f"{version} ({blender})")]
@@ -223,7 +244,10 @@ def check_blender() -> list[Finding]:
 def find_blender() -> str | None:
     """The newest Blender on PATH or where its installers put it."""
     programs = Path(os.environ.get("PROGRAMFILES", "C:/Program Files")) / "Blender Foundation"
-    places = [Path("/Applications/Blender.app/Contents/MacOS/Blender"), *sorted(programs.glob("*/blender.exe"), reverse=True)]
+    places = [
+        Path("/Applications/Blender.app/Contents/MacOS/Blender"),
+        *sorted(programs.glob("*/blender.exe"), reverse=True),
+    ]
     return shutil.which("blender") or next((str(place) for place in places if place.exists()), None)
 
 

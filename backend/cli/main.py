@@ -10,7 +10,8 @@ bad arguments answer at once. Only the module of the chosen subcommand is import
 another one is broken. `run` raises `InputError` for what the user can mend. A subcommand that wants the arguments which
 its parser does not know (`test` passes them on to pytest) says `parser.set_defaults(passed_on=[])`.
 
-Exit codes: 0 done, 1 it ran but the result is not good (a failed test, a doctor's finding), 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 it ran but the result is not good (a failed test, a doctor's problem), 2 bad input,
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ class SetupError(Exception):
     """Setting up cannot go on; the message is one sentence that says what the person can do."""
 
 
+class NotOffered(SetupError):
+    """No source that pip asked has a package; another source may."""
+
+
 class Progress(NamedTuple):
     """What is being done now. Megabytes are 0 where nothing is downloaded; `item` is a package or a phrase."""
 
@@ -75,8 +79,8 @@ class PipRunner:
         self.root, self.report, self.total, self.lock = root, report, total, lock
         self.finished = self.current = 0.0
 
-    def __call__(self, command: Sequence[str], phase: str, may_fail: bool = False) -> bool:
-        """Whether pip succeeded; where it must and did not, raises SetupError."""
+    def __call__(self, command: Sequence[str], phase: str) -> None:
+        """Raises NotOffered or another SetupError where pip fails."""
         environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
         environment.update(PYTHONUTF8="1", PYTHONUNBUFFERED="1")
         with subprocess.Popen(
@@ -96,9 +100,9 @@ class PipRunner:
                 process.terminate()
                 raise
         self.begin_file()
-        if process.returncode and not may_fail:
-            raise SetupError(explain(log, self.root))
-        return process.returncode == 0
+        if process.returncode:
+            error = NotOffered if "No matching distribution found" in log else SetupError
+            raise error(explain(log, self.root))
 
     def follow(self, process: subprocess.Popen, phase: str) -> str:
         """Reports until pip closes its output, at least twice a second; what it printed beside its progress."""
@@ -174,7 +178,7 @@ def unwritable(root: Path) -> str:
 
 
 def create_venv(folder: Path, report: Callable[[Progress], None]) -> None:
-    """Makes an empty virtual environment of this interpreter in place of whatever was left of one. Raises SetupError."""
+    """Makes an empty virtual environment of this interpreter where at most the rest of one is. Raises SetupError."""
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     if "pyvenv.cfg" not in names and not names <= {"bin", "include", "lib", "lib64", "Include", "Lib", "Scripts"}:
         raise SetupError(f"{folder} is not a virtual environment; move it away and run this again.")

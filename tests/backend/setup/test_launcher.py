@@ -62,7 +62,17 @@ def test_configured_sources_come_before_pytorchs_index(
     build: str, system: str, configured: str, folder: str, on_index: str
 ) -> None:
     first, second = galatea.torch_commands("PY", build, system)
-    pip = ["PY", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "raw", "--no-deps"]
+    pip = [
+        "PY",
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "raw",
+        "--no-deps",
+    ]
     assert first == [*pip, configured]
     assert second == [*pip, "--index-url", f"{INDEX}/{folder}", on_index]
 
@@ -118,7 +128,7 @@ def test_other_torch_builds_are_refused(arguments: list[str]) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout in which everything is installed already, as far as its stamp tells; its CLI prints how it was called."""
+    """A checkout in which everything is installed already, as its stamp tells; its CLI prints how it was called."""
     root = tmp_path / "the checkout"
     shutil.copytree(ROOT / "backend" / "setup", root / "backend" / "setup")
     for name in ("galatea.py", "pyproject.toml", "constraints.txt"):

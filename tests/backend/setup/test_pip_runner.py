@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from backend.setup.pip_runner import PipRunner, Progress, SetupError, create_venv, explain, pip_is_old, remove_half_installed
+from backend.setup.pip_runner import (
+    NotOffered,
+    PipRunner,
+    Progress,
+    SetupError,
+    create_venv,
+    explain,
+    pip_is_old,
+    remove_half_installed,
+)
 
 SPEAKING = """
-import sys
 print("Collecting numpy==2.4.6")
 print("  Downloading numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl (16.9 MB)")
 print("Progress 0 of 16900000")
 print("Progress 16900000 of 16900000")
 print("Using cached six-1.17.0-py2.py3-none-any.whl (11 kB)")
 print("Installing collected packages: six, numpy")
-sys.exit(CODE)
 """
 
 
@@ -29,45 +36,54 @@ def lock(tmp_path: Path):
     os.close(descriptor)
 
 
-def run_speaking(code: int, root: Path, lock: int, **options: bool) -> tuple[bool, list[Progress]]:
+def run_script(script: str, root: Path, lock: int) -> list[Progress]:
     heard: list[Progress] = []
-    runner = PipRunner(root, heard.append, 20.0, lock)
-    return runner([sys.executable, "-c", SPEAKING.replace("CODE", str(code))], "packages", **options), heard
+    PipRunner(root, heard.append, 20.0, lock)([sys.executable, "-c", script], "packages")
+    return heard
 
 
 def test_megabytes_and_names_are_read_from_pip(tmp_path: Path, lock: int) -> None:
-    succeeded, heard = run_speaking(0, tmp_path, lock)
-    assert succeeded
+    heard = run_script(SPEAKING, tmp_path, lock)
     assert heard[-1] == Progress("packages", pytest.approx(16.911), 20.0, "unpacking 2 packages")
     assert Progress("packages", 16.9, 20.0, "numpy") in heard
     assert [progress.done for progress in heard] == sorted(progress.done for progress in heard)
 
 
-def test_a_failure_is_told_or_left_to_the_caller(tmp_path: Path, lock: int) -> None:
-    assert run_speaking(1, tmp_path, lock, may_fail=True)[0] is False
-    with pytest.raises(SetupError, match="Setting up failed: Installing collected packages"):
-        run_speaking(1, tmp_path, lock)
+def test_a_package_that_other_sources_may_have_is_told_apart(tmp_path: Path, lock: int) -> None:
+    with pytest.raises(NotOffered):
+        run_script(
+            "import sys; sys.exit('ERROR: No matching distribution found for torch==2.13.0+cpu')", tmp_path, lock
+        )
+    with pytest.raises(SetupError, match="disk is full") as caught:
+        run_script("import sys; sys.exit('OSError: [Errno 28] No space left on device')", tmp_path, lock)
+    assert not isinstance(caught.value, NotOffered)
 
 
 def test_pip_does_not_inherit_other_targets(tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_TARGET", str(tmp_path))
     monkeypatch.setenv("PIP_FIND_LINKS", "kept")
     script = "import os, sys; sys.exit('PIP_TARGET' in os.environ or os.environ['PIP_FIND_LINKS'] != 'kept')"
-    assert PipRunner(tmp_path, lambda _: None, 1.0, lock)([sys.executable, "-c", script], "packages")
+    run_script(script, tmp_path, lock)
 
 
 @pytest.mark.parametrize(
     ("log", "sentence"),
     [
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "The disk is full"),
-        ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "cannot be written to"),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'",
+            "cannot be written to",
+        ),
         (
             "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(...)': /simple/torch/\n"
             "ERROR: Could not find a version that satisfies the requirement torch==2.13.0+cpu (from versions: none)\n"
             "ERROR: No matching distribution found for torch==2.13.0+cpu",
             r"torch==2.13.0\+cpu could not be downloaded; check the network",
         ),
-        ("ERROR: No matching distribution found for xatlas==0.0.11", r"No source that pip knows has xatlas==0.0.11 for Python"),
+        (
+            "ERROR: No matching distribution found for xatlas==0.0.11",
+            r"No source that pip knows has xatlas==0.0.11 for Python",
+        ),
         ("Collecting a\nERROR: something new\nmore", "Setting up failed: ERROR: something new"),
         ("", "no message"),
     ],
