@@ -222,7 +222,15 @@ def pick_device() -> str:
 
 def judged(job: JobFile, mesh: MeshData) -> dict[str, object]:
     """The independent judge's verdict on a result of the embedded prior, or {"skipped": why}."""
-    return {"skipped": "the judge only knows what the toybox prior knows"}
+    if job.settings.prior != "toybox":
+        return {"skipped": "the judge knows only what the embedded prior knows"}
+    from backend.evaluation.judge import WEIGHTS
+    from backend.evaluation.verdict import verdict_on_prompt
+
+    if not WEIGHTS.exists():
+        return {"skipped": f"{WEIGHTS} is missing"}
+    verdict = verdict_on_prompt(mesh, job.settings.prompt, job.settings.seed)
+    return {**verdict.to_json(), "summary": verdict.summary()}
 
 
 @contextlib.contextmanager

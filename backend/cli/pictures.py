@@ -53,10 +53,10 @@ def preview_strip(views: np.ndarray, earlier: Sequence[np.ndarray], caption: str
 
 
 def turntable_sheet(views: np.ndarray) -> Image.Image:
-    """8 views [8, S, S, 4], two rows of four."""
-    rows = over_background(views).reshape(2, 4, *views.shape[1:3], 3)
-    size = views.shape[1]
-    return Image.fromarray(rows.transpose(0, 2, 1, 3, 4).reshape(2 * size, 4 * size, 3))
+    """8 views [8, S, S, C], two rows of four, with as many channels as they have."""
+    _, size, _, channels = views.shape
+    rows = views.reshape(2, 4, size, size, channels).transpose(0, 2, 1, 3, 4)
+    return Image.fromarray(rows.reshape(2 * size, 4 * size, channels))
 
 
 def filmstrip(views: Sequence[np.ndarray]) -> Image.Image:

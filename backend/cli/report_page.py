@@ -120,7 +120,7 @@ def _turntable(views: np.ndarray) -> str:
     halves = np.stack([smaller(view, 256) for view in views])
     return (
         "<h2>From all sides</h2><p>Every 45 degrees, the front first.</p>"
-        f'<div class="turntable"><img alt="eight views of the result" src="{_inline(turntable_sheet(halves))}"></div>'
+        f'<div class="stage turntable"><img alt="eight views of the result" src="{_inline(turntable_sheet(halves))}"></div>'
     )
 
 
@@ -149,8 +149,8 @@ def _views(steps: dict) -> str:
     return (
         '<h2>Where it was looked at from</h2><div class="two">'
         f"{view_map(azimuths, elevations)}<div><p>{len(azimuths):,} views, seen from above: the object stands in the "
-        "center with its front toward the bottom; the darker a cell, the more often the object was looked at from "
-        f"there.</p><p>Elevations from {low:.0f}° to {high:.0f}°, half of them above {middle:.0f}°.</p></div></div>"
+        "center with its front toward the bottom; the stronger a cell's color, the more often it was looked at "
+        f"from there.</p><p>Elevations from {low:.0f}° to {high:.0f}°, half of them above {middle:.0f}°.</p></div></div>"
     )
 
 
@@ -267,7 +267,7 @@ def _rank(name: str) -> int:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").replace("/", ": ")
+    return name.replace("_", " ").replace("/", ": ").replace(".", ": ")
 
 
 def _pieces(count: int) -> str:

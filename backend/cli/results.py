@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.cli.pictures import ELEVATION, animation, encoded, smaller, turntable_sheet
+from backend.cli.pictures import ELEVATION, animation, encoded, over_background, smaller, turntable_sheet
 from backend.cli.report_page import Pictures, report_page
 from backend.optimize.pictures import render_views
 from backend.representations.mesh_data import MeshData
@@ -39,7 +39,7 @@ def _around(mesh: MeshData, count: int, size: int) -> np.ndarray:
 
 def write_pictures(folder: Path, pictures: Pictures, growth: Sequence[tuple[int, np.ndarray]]) -> None:
     """`turntable.png` (8 views) and `preview.webp` (the turning object while it grows, then once around)."""
-    (folder / "turntable.png").write_bytes(encoded(turntable_sheet(pictures.turntable), "PNG"))
+    (folder / "turntable.png").write_bytes(encoded(turntable_sheet(over_background(pictures.turntable)), "PNG"))
     size = growth[0][1].shape[0] if growth else TURN_SIZE
     growing = [frame[:, size:] for _, frame in growth]
     turning = [smaller(frame, size) for frame in pictures.turn]

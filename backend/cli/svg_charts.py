@@ -47,7 +47,7 @@ def dots(title: str, steps: Sequence[int], values: Sequence[float], stages: Sequ
 def view_map(azimuths: Sequence[float], elevations: Sequence[float]) -> str:
     """Where the object was looked at from, seen from above: its front is below, its left hand side is on the right.
 
-    The center is straight above, a ring is 30 degrees of elevation, and a darker cell was looked from more often.
+    The center is straight above, a ring is 30 degrees of elevation, and a cell's color is stronger the more often it was looked from there.
     """
     size, center = 380, 190
     lowest = min(-10.0, math.floor(min(elevations) / 10) * 10)
