@@ -7,16 +7,16 @@ from pathlib import Path
 
 from backend.errors import InputError
 
-ROLES = ("result", "baseline", "wrong prompt", "empty prompt", "random weights")
+PARTS = ("results", "baseline", "wrong-prompt", "empty-prompt", "random-weights")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/evaluation"), metavar="DIR", help="meshes and records")
-    parser.add_argument("--role", action="append", choices=ROLES, help="what to judge (default all; may be repeated)")
+    parser.add_argument("--part", action="append", choices=PARTS, help="what to judge (default all; may be repeated)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="results per prompt (default 3)")
     parser.add_argument("--share", default="1/1", metavar="I/N", help="do only the I-th of N shares of the work")
     parser.add_argument("--recipe", default="generate", metavar="NAME", help="the preset to evaluate")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
+    parser.add_argument("--prior", default="toybox", metavar="NAME", help="toybox (default) or a folder of its kind")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
     parser.add_argument("--document", type=Path, metavar="FILE", help="write the tables as Markdown, a picture beside it")
     parser.add_argument("--report-only", action="store_true", help="make nothing; report what the folder holds")
@@ -47,29 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make_and_judge(arguments: argparse.Namespace, share: tuple[int, int]) -> None:
-    from backend.cli.evaluation_subjects import EmptyPrompt, distilled, own_guess, untrained
-    from backend.evaluation.evaluate import baseline_trials, control_trials, result_trials, run_trials
-    from backend.priors.toybox import TOYBOX_FOLDER, ToyboxPrior
-    from backend.recipes import load_recipe, shortened
-    from protocol.settings import JobSettings
+    from backend.cli.evaluation_trials import trials_of
+    from backend.evaluation.evaluate import run_trials
 
-    stages = load_recipe(arguments.recipe).stages
-    if arguments.steps is not None:
-        stages = shortened(stages, arguments.steps)
-    settings = JobSettings(prompt="-", stages=stages, recipe=arguments.recipe, threads=arguments.threads)
-    prior = ToyboxPrior.load(TOYBOX_FOLDER)
-    made = {
-        "result": lambda: (result_trials(tuple(range(arguments.seeds))), distilled(settings, prior)),
-        "baseline": lambda: (baseline_trials(), own_guess(settings, prior)),
-        "wrong prompt": lambda: (control_trials("wrong prompt"), distilled(settings, prior)),
-        "empty prompt": lambda: (control_trials("empty prompt"), distilled(settings, EmptyPrompt(prior.model))),
-        "random weights": lambda: (control_trials("random weights"), distilled(settings, untrained(0))),
-    }
-    for role in arguments.role or ROLES:
-        trials, generate = made[role]()
+    for part in arguments.part or PARTS:
+        trials, generate = trials_of(part, arguments.prior, arguments.recipe, arguments.seeds, arguments.threads)
         for record in run_trials(trials, generate, arguments.output, share):
             kind = f"kind {record.verdict['kind']:.2f}, IoU {record.verdict['overlap']:.2f}"
-            print(f"{role}: {record.prompt or '(nothing)'}, seed {record.seed}: {kind}, {record.seconds:.0f} s", flush=True)
+            print(f"{part}: {record.prompt or '(nothing)'}, seed {record.seed}: {kind}, {record.seconds:.0f} s", flush=True)
 
 
 def _share(text: str) -> tuple[int, int]:
