@@ -19,18 +19,19 @@ import trimesh
 from PIL import Image
 
 from backend.cameras import Cameras
-from backend.evaluation.judge_data import SEED_SPACE
+from backend.evaluation.degrade import degraded
+from backend.evaluation.judge_data import SEED_SPACE, true_mesh
 from backend.evaluation.verdict import evaluate_mesh
 from backend.rendering import render_mesh
 from backend.representations.mesh_data import MeshData
-from backend.toybox.captions import captions
-from backend.toybox.objects import HELD_OUT, KINDS, ObjectSpec, kind_named
+from backend.toybox.captions import captions, parse
+from backend.toybox.objects import HELD_OUT, KINDS, ObjectSpec
 from backend.toybox.palette import COLORS
 
 PROMPT_SEED = 2
 SEEDS = (0, 1, 2)
-RESULT, BASELINE, WRONG_PROMPT, EMPTY_PROMPT, RANDOM_WEIGHTS = (
-    "result", "baseline", "wrong prompt", "empty prompt", "random weights",
+RESULT, BASELINE, TRUE_OBJECT, WRONG_PROMPT, EMPTY_PROMPT, RANDOM_WEIGHTS = (
+    "result", "baseline", "true object", "wrong prompt", "empty prompt", "random weights",
 )  # fmt: skip
 CONTROLS = (WRONG_PROMPT, EMPTY_PROMPT, RANDOM_WEIGHTS)
 CONTROL_KINDS = ("mushroom", "mug", "chair", "car", "duck", "house")
@@ -100,6 +101,18 @@ def baseline_trials() -> list[Trial]:
     return [Trial(BASELINE, spec, prompt_for(spec), 0) for spec in held_out_specs()]
 
 
+def ceiling_trials() -> list[Trial]:
+    """The same prompts, to be answered by true objects: what the protocol says where nothing is wrong."""
+    return [Trial(TRUE_OBJECT, spec, prompt_for(spec), 0) for spec in held_out_specs()]
+
+
+def true_object(prompt: str, seed: int) -> MeshData:
+    """A fresh true object of a complete prompt, degraded as optimization would; answers `ceiling_trials`."""
+    asked = parse(prompt)
+    rng = np.random.default_rng([SEED_SPACE, 13, seed, KINDS.index(asked.kind)])
+    return degraded(true_mesh(ObjectSpec(asked.kind, asked.main, asked.second, asked.size), rng), rng)
+
+
 def control_trials(role: str) -> list[Trial]:
     """Trials that must fail. With the wrong prompt, the kind eleven places further on is asked for instead."""
     specs = held_out_specs()
@@ -159,11 +172,6 @@ def read_records(folder: Path) -> list[Record]:
     order = {kind.name: number for number, kind in enumerate(KINDS)}
     records = [read_record(path) for path in folder.glob("*.json")]
     return sorted(records, key=lambda record: (record.role, order[record.kind], record.seed))
-
-
-def spec_of(record: Record) -> ObjectSpec:
-    """What the record's mesh was judged by."""
-    return ObjectSpec(kind_named(record.kind), record.main, record.second, record.size)
 
 
 def picture(mesh: MeshData) -> np.ndarray:
