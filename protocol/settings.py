@@ -96,6 +96,8 @@ class GridStage(Settings, tag="grid"):
     cameras: CameraSettings = CameraSettings()
     light: LightSettings = LightSettings()
     guidance: GuidanceSettings = GuidanceSettings()
+    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     resolution: Annotated[int, Meta(ge=8, le=256)] = 32
     samples_per_ray: Annotated[int, Meta(ge=8, le=512)] = 48
     learning_rate: Schedule = Constant(0.05)
@@ -115,6 +117,8 @@ class MeshStage(Settings, tag="mesh"):
     cameras: CameraSettings = CameraSettings()
     light: LightSettings = LightSettings()
     guidance: GuidanceSettings = GuidanceSettings()
+    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     position_rate: Schedule = Constant(0.01)
     color_rate: Schedule = Constant(0.02)
     smoothing: NonNegative = 10.0

@@ -41,7 +41,7 @@ def distill_step(
     t_min, t_max = value_at(stage.guidance.t_min, progress), value_at(stage.guidance.t_max, progress)
     timestep = sample_timestep(len(prior.alphas_cumprod), t_min, t_max, generator).to(device)
 
-    rendered = running.representation.render(cameras, prior.image_size, light, shading)
+    rendered = running.representation.render(cameras, stage.render_size or prior.image_size, light, shading)
     latents = prior.encode_images(rendered, background)
     noise = sample_noise(latents.detach(), generator)
     guidance = Guidance(
