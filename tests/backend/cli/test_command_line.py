@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.cli.bench import PARTS
 from backend.cli.main import COMMANDS, main
 from backend.cli.test import pytest_command
 from backend.errors import InputError
@@ -101,3 +103,14 @@ def test_pytest_gets_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["test", "-k", "launcher", "tests/backend", "--all", "-x"]) == 5
     assert seen["got"] == pytest_command(True, ["-k", "launcher", "tests/backend", "-x"])
     assert seen["got"][1:5] == ["-m", "pytest", "-m", ""]
+
+
+def test_bench_times_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--json", "--repeats", "1", "--resolution", "8"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert len(table) == 2
+    for parts in table.values():
+        assert parts["all"] == pytest.approx(sum(parts[part] for part in PARTS), abs=0.1)
+        assert min(parts.values()) > 0.0
+    assert main(["bench", "--repeats", "0"]) == 2
+    assert capsys.readouterr().err == "galatea: --repeats is 0; it must be 1 or more.\n"
