@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backend.errors import InputError
 
-PARTS = ("results", "baseline", "wrong-prompt", "empty-prompt", "random-weights")
+PARTS = ("results", "baseline", "true-objects", "wrong-prompt", "empty-prompt", "random-weights")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

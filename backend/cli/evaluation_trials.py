@@ -17,8 +17,10 @@ from backend.evaluation.evaluate import (
     Generate,
     Trial,
     baseline_trials,
+    ceiling_trials,
     control_trials,
     result_trials,
+    true_object,
 )
 from backend.optimize.events import Finished
 from backend.optimize.run import run_job
@@ -43,10 +45,12 @@ def trials_of(part: str, prior_name: str, recipe: str, seeds: int, threads: int)
     """The trials of one part and what makes their meshes.
 
     Args:
-        part: "results", "baseline", "wrong-prompt", "empty-prompt" or "random-weights".
+        part: "results", "baseline", "true-objects", "wrong-prompt", "empty-prompt" or "random-weights".
     Raises:
         InputError: the prior is no toybox, or there is no such prior or recipe.
     """
+    if part == "true-objects":
+        return ceiling_trials(), true_object
     prior = load_prior(prior_name, "cpu")
     if not isinstance(prior, ToyboxPrior):
         raise InputError(f"The judge only knows what toybox knows, and {prior_name} is another kind of prior.")

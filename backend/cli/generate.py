@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         start = None if arguments.start_mesh is None else StartMesh.read(arguments.start_mesh, arguments.up or "y")
         job = JobFile("generate", settings, None if start is None else start.source)
         folder = begin(_output(arguments), f"{PROGRAM} generate")
-    return work(job, folder, arguments.resume, None if start is None else start.mesh)
+    if start is None:
+        return work(job, folder, arguments.resume, None)
+    return work(job, folder, arguments.resume, start.mesh, notes=start.notes)
 
 
 def _output(arguments: argparse.Namespace) -> Path:

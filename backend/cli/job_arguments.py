@@ -65,7 +65,7 @@ def settings_of(arguments: argparse.Namespace, recipe: str, stages: tuple[Stage,
     given = {
         "negative_prompt": arguments.negative,
         "seed": arguments.seed,
-        "prior": arguments.prior,
+        "prior": _prior_name(arguments.prior),
         "threads": arguments.threads,
     }
     tree = {"prompt": checked_prompt(arguments.prompt), "recipe": recipe, "stages": msgspec.to_builtins(stages)}
@@ -76,6 +76,13 @@ def settings_of(arguments: argparse.Namespace, recipe: str, stages: tuple[Stage,
         reason, _, where = str(error).partition(" - at `$.")
         name = where.rstrip("`").replace("_", " ") or "setting"
         raise InputError(f"The {name} cannot be used: {reason[:1].lower()}{reason[1:]}.") from error
+
+
+def _prior_name(given: str | None) -> str | None:
+    """A prior's folder as an absolute path, so that a job can be resumed from elsewhere; names and hub ids as they are."""
+    if given and given != "toybox" and Path(given).is_dir():
+        return str(Path(given).resolve())
+    return given
 
 
 def differences(given: dict[str, object], stored: dict[str, object]) -> Iterator[str]:
@@ -115,7 +122,7 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "seed": arguments.seed,
         "recipe": arguments.recipe,
         "steps": arguments.steps,
-        "prior": arguments.prior,
+        "prior": _prior_name(arguments.prior),
         "threads": arguments.threads,
     }
     known = {

@@ -6,10 +6,11 @@ The job itself is `backend.optimize.run.run_job`; here its events are shown, not
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from backend.cli.pictures import ELEVATION, STRIP_AZIMUTHS, THUMB_COUNT, VIEW_SI
 from backend.cli.progress import Progress, display_path, duration, make_progress
 from backend.cli.report import describe_environment, make_report, now
 from backend.errors import InputError
-from backend.optimize.events import Event, Finished, Loading, Preview, StepDone
+from backend.optimize.events import Event, Finished, Loading, Preview, StepDone, Warned
 from backend.representations.mesh_data import MeshData
 
 PROGRAM = "python3 galatea.py"
@@ -60,12 +61,14 @@ def work(
     resume: bool,
     start_mesh: MeshData | None,
     write_own_format: Callable[[MeshData, Path], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> int:
     """Runs `job` in `folder` to its end, or until Ctrl-C; returns the exit code.
 
     Args:
         start_mesh: what the job begins with, if not with a shape of its own.
         write_own_format: writes the result as a file of the start mesh's own format into a folder.
+        notes: what a person should know about the start mesh.
     Raises:
         InputError: the prompt, the prior, the mesh or the disk cannot be used. What a new job had begun is removed
             unless it has a checkpoint, from which it can be resumed.
@@ -79,6 +82,8 @@ def work(
                 folder.write("job/job.json", msgspec.json.encode(job))
             session = JobSession(job, folder, HistoryLog(folder.job), progress)
             closing.callback(session.close)
+            for note in notes:
+                session.note(note)
             return session.run(resume, start_mesh, write_own_format)
     except BaseException as error:
         if not resume and not is_resumable(folder):
@@ -108,6 +113,8 @@ class JobSession:
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> int:
         """Loads the prior, runs the job and writes its results; returns the exit code."""
+        if self.job.settings.prior == "toybox" or Path(self.job.settings.prior).is_dir():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nothing is downloaded: no bars within our bar
         from backend.optimize.control import Control
         from backend.optimize.run import run_job
         from backend.priors import load_prior
@@ -115,7 +122,7 @@ class JobSession:
         settings, device = self.job.settings, pick_device()
         self.progress.show(Loading(f"the prior {settings.prior}"))
         with self.clock.measure("prior"):
-            prior = load_prior(settings.prior, device)
+            prior = load_prior(settings.prior, device, self.progress.say)
         self._prior_ready = time.perf_counter()
         environment = describe_environment(device, settings.threads)
         self.log.sitting({"started": now(), "environment": environment})
@@ -135,6 +142,11 @@ class JobSession:
 
     def close(self) -> None:
         self.log.close()
+
+    def note(self, message: str) -> None:
+        """Tells a person something and keeps it for the report."""
+        self.progress.show(Warned(message))
+        self.log.add(Warned(message))
 
     def follow(self, events: Iterator[Event]) -> Finished | None:
         """Consumes the job's events; None if it was cancelled."""

@@ -42,19 +42,23 @@ class Placement:
 
 @dataclass(frozen=True)
 class StartMesh:
-    """`mesh` is fitted; `original` [V, 3] are its vertices as they are in the file, in the same order."""
+    """`mesh` is fitted; `original` [V, 3] are its vertices as they are in the file, in the same order.
+
+    `notes` says what is unusual about it.
+    """
 
     source: MeshSource
     mesh: MeshData
     original: np.ndarray
     placement: Placement
+    notes: tuple[str, ...]
 
     @staticmethod
     def read(path: Path, up: str) -> StartMesh:
         """Raises InputError if the file is missing, cannot be read or holds no sound triangles."""
-        from backend.representations import load_mesh
+        from backend.representations import check_and_repair, load_mesh
 
-        loaded = load_mesh(path)
+        loaded, notes = check_and_repair(load_mesh(path))
         digest = hashlib.sha256(loaded.positions.tobytes() + loaded.faces.tobytes())
         original = loaded.positions.astype(np.float64)
         center = (original.min(0) + original.max(0)) / 2
@@ -62,7 +66,7 @@ class StartMesh:
         placement = Placement(_UPRIGHT[up], center, FILL / radius)
         fitted = MeshData(placement.apply(original).astype(np.float32), loaded.faces, loaded.colors)
         source = MeshSource(str(path.resolve()), up, digest.hexdigest()[:32])
-        return StartMesh(source, fitted, original, placement)
+        return StartMesh(source, fitted, original, placement, tuple(notes))
 
     @staticmethod
     def read_again(source: MeshSource) -> StartMesh:
@@ -75,9 +79,14 @@ class StartMesh:
             raise InputError(f"{path} has changed since the job began with it; put the old file back or start anew.")
         return start
 
+    @property
+    def suffix(self) -> str:
+        """The file name's ending: ".obj"."""
+        return Path(self.source.path).suffix.lower()
+
     def can_write_result(self) -> bool:
         """Whether the file's format can be written back."""
-        return Path(self.source.path).suffix.lower() in own_format_suffixes()
+        return self.suffix in own_format_suffixes()
 
     def write_result(self, result: MeshData, folder: Path) -> None:
         """Writes `<name>-refined.<ending>` into `folder`: the artist's file with its vertices moved.
@@ -87,9 +96,9 @@ class StartMesh:
         """
         path = Path(self.source.path)
         if len(result.positions) != len(self.original):
-            raise InputError(f"The recipe changed the topology, so the result cannot be written back as {path.suffix}.")
+            raise InputError(f"The recipe changed the topology, so the result cannot be written back as {self.suffix}.")
         content = rewrite(path, _Moved(self, result))
-        (folder / f"{path.stem}-refined{path.suffix.lower()}").write_bytes(content)
+        (folder / f"{path.stem}-refined{self.suffix}").write_bytes(content)
 
 
 class _Moved:

@@ -1,0 +1,72 @@
+"""Where a mesh file's vertices go and come back from, whatever its size, place and up axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from backend.cli.start_mesh import FILL, Placement, StartMesh
+from backend.errors import InputError
+from backend.representations.mesh_data import MeshData
+
+OBJ = "v 10 0 0\nv 30 0 0\nv 30 20 0\nv 10 20 0\nv 20 10 40\nvt 0 0\nvt 1 1\nf 4/1 3/2 2/1 1/2\nf 1 2 5\nf 2 3 5\nf 3 4 5\nf 4 1 5\n"
+
+
+@pytest.fixture
+def pyramid(tmp_path: Path) -> Path:
+    """A square base in the plane z = 0, its tip at z = 40."""
+    path = tmp_path / "pyramid.obj"
+    path.write_text(OBJ)
+    return path
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_mesh_is_fitted_into_the_unit_sphere_upright(pyramid: Path, up: str) -> None:
+    start = StartMesh.read(pyramid, up)
+    assert np.linalg.norm(start.mesh.positions, axis=1).max() == pytest.approx(FILL, abs=1e-6)
+    tip = start.mesh.positions[np.argmax(start.original[:, 2])]
+    assert np.argmax(np.abs(tip)) == {"y": 2, "z": 1}[up] and tip.max() > 0
+
+
+def test_placement_is_undone_exactly_enough() -> None:
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    placement = Placement(turn, np.array([100.0, -5.0, 3.0]), 0.01)
+    points = np.random.default_rng(0).normal(100, 30, (50, 3))
+    np.testing.assert_allclose(placement.undo(placement.apply(points)), points, atol=1e-10)
+    assert np.linalg.det(turn) == pytest.approx(1.0)  # a turn, not a mirror
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_unmoved_mesh_comes_back_where_it_was(pyramid: Path, up: str, tmp_path: Path) -> None:
+    start = StartMesh.read(pyramid, up)
+    (tmp_path / "out").mkdir()
+    start.write_result(start.mesh, tmp_path / "out")
+    lines = (tmp_path / "out" / "pyramid-refined.obj").read_text().splitlines()
+    vertices = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], float)
+    np.testing.assert_allclose(vertices, [[10, 0, 0], [30, 0, 0], [30, 20, 0], [10, 20, 0], [20, 10, 40]], atol=1e-4)
+    assert [line for line in lines if line[0] == "f"] == [line for line in OBJ.splitlines() if line[0] == "f"]
+
+
+def test_moved_vertex_moves_in_the_file(pyramid: Path, tmp_path: Path) -> None:
+    start = StartMesh.read(pyramid, "z")
+    positions = start.mesh.positions.copy()
+    tip = np.argmax(start.original[:, 2])
+    positions[tip] += np.float32([0, 0.1, 0])
+    (tmp_path / "out").mkdir()
+    start.write_result(MeshData(positions, start.mesh.faces, start.mesh.colors), tmp_path / "out")
+    moved = trimesh.load(tmp_path / "out" / "pyramid-refined.obj", process=False)
+    assert moved.bounds[1][2] == pytest.approx(40 + 0.1 / start.placement.scale, abs=1e-3)
+
+
+def test_changed_or_missing_file_is_not_resumed_with(pyramid: Path) -> None:
+    source = StartMesh.read(pyramid, "y").source
+    assert StartMesh.read_again(source).source == source
+    pyramid.write_text(OBJ.replace("v 20 10 40", "v 20 10 41"))
+    with pytest.raises(InputError, match="has changed"):
+        StartMesh.read_again(source)
+    pyramid.unlink()
+    with pytest.raises(InputError, match="not there any more"):
+        StartMesh.read_again(source)

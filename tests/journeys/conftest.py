@@ -1,0 +1,45 @@
+"""What the journeys share: the real command line in a subprocess, and a prior small enough to answer at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "backend.cli")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment of a command: one thread, so that nothing depends on the machine."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def galatea(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line with `words` in the folder `cwd` to its end."""
+
+    def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *map(str, words)]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def untrained_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of toybox's kind with random weights: every part of a job runs, only nothing sensible appears."""
+    from backend.toybox.captions import VOCABULARY
+    from backend.toybox.model import ToyboxModel
+
+    folder = tmp_path_factory.mktemp("prior") / "untrained"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ToyboxModel.new(list(VOCABULARY)).save(folder)
+    return folder
