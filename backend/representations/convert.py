@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import ndimage
-from skimage.measure import marching_cubes
-from torch import Tensor
 
 from backend.rendering.volume import Chords, peak_along, unit_sphere_chords
 from backend.representations.soundness import drop_dust
+from backend.representations.isosurface import extract_isosurface
 from backend.representations.mesh_data import MeshData
 from backend.representations.remesh import remesh_isotropic
 
@@ -68,12 +67,14 @@ def grid_to_mesh(grid: DensityGrid, target_vertices: int) -> MeshData:
     Deterministic; the grid is not changed.
     """
     logits = _logits(grid)
-    level = surface_level(logits, observe(grid, logits, size=64))
-    logits = lift_missed_parts(grid, logits, level)
+    seen = observe(grid, logits, size=48)
+    level = surface_level(logits, seen)
+    logits = lift_missed_parts(grid, logits, level, seen)
     field = _closed_field(_upsample(np.clip(logits - level, -LOGIT_RANGE, LOGIT_RANGE)), 0.0)
     field = np.where(ndimage.binary_fill_holes(field > 0.0), np.maximum(field, 1e-3), field)
-    positions, faces = drop_dust(*_isosurface(field))
-    positions, faces = remesh_isotropic(positions, faces, target_vertices)
+    positions, faces = _isosurface(field)
+    kept, faces = drop_dust(positions, faces)
+    positions, faces = remesh_isotropic(positions[kept], faces, target_vertices)
     return MeshData(positions, faces, surface_colors(grid, positions, faces))
 
 
@@ -95,9 +96,12 @@ def surface_level(logits: np.ndarray, seen: Silhouettes) -> float:
     The score of every possible level comes from one sort of the peaks: the rays with the k largest peaks are those that
     meet the surface of the k-th peak's level.
     """
+    strongest = float(seen.opacity.max())
+    if strongest < 1e-6:  # nothing shows at float32's precision: whatever density there is, is near its maximum
+        return float(seen.peak.max()) - 1.0
     order = np.argsort(-seen.peak.reshape(-1), kind="stable")
     peak = seen.peak.reshape(-1)[order].astype(np.float64)
-    opacity = seen.opacity.reshape(-1)[order].astype(np.float64)
+    opacity = seen.opacity.reshape(-1)[order].astype(np.float64) / strongest
     covered = np.cumsum(opacity)
     excess = np.cumsum(1.0 - opacity)
     missed = covered[-1] - covered
@@ -112,26 +116,26 @@ def surface_level(logits: np.ndarray, seen: Silhouettes) -> float:
     return levels[int(np.argmin(pieces))]
 
 
-def lift_missed_parts(grid: DensityGrid, logits: np.ndarray, level: float) -> np.ndarray:
-    """Raise logits where the opacity clearly shows something that the surface of `level` does not.
+def lift_missed_parts(grid: DensityGrid, logits: np.ndarray, level: float, seen: Silhouettes) -> np.ndarray:
+    """Raise `logits`, of which `seen` is the view, where the opacity clearly shows what the surface of `level` does not.
 
-    A ray counts as missed if it and its surroundings of two pixels (one voxel at 64 px) stay below the level: the soft
-    rim of a kept part is not a missed part. At most four rounds; what cannot be reached stays as it is.
+    A ray counts as missed if it and its surroundings of two pixels stay below the level: the soft rim of a kept part is
+    not a missed part. At most four rounds; what cannot be reached stays as it is.
     """
+    resolution, size = logits.shape[0], seen.opacity.shape[1]
     reached = np.ones((1, 5, 5), dtype=bool)
-    size, resolution = 64, logits.shape[0]
     for _ in range(4):
-        seen = observe(grid, logits, size)
         covered = ndimage.binary_dilation(seen.peak >= level, structure=reached)
         missed = (seen.opacity > VISIBLE) & ~covered
         if not missed.any():
             break
-        # Along a row of voxels, the part is as wide as one voxel at least: the margin is above the level after blurring.
+        # The margin leaves it above the level after blurring.
         needed = level - seen.peak[missed] + 1.0
         index = np.rint((seen.where[missed][:, ::-1] + 1.0) * 0.5 * (resolution - 1)).astype(int)
         lift = np.zeros_like(logits)
         np.maximum.at(lift, tuple(index.clip(0, resolution - 1).T), needed)
         logits = logits + ndimage.gaussian_filter(ndimage.maximum_filter(lift, size=3), 0.6)
+        seen = observe(grid, logits, size)
     return logits
 
 
@@ -194,13 +198,8 @@ def _upsample(logits: np.ndarray) -> np.ndarray:
 
 
 def _isosurface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Marching cubes at 0 of a field over [-1, 1]^3 indexed [z, y, x]: positions [V, 3] and outward faces [F, 3]."""
-    # A vertex exactly on the level would make triangles without area.
-    field = np.where(np.abs(field) < 1e-5, np.float32(-1e-5), field)
-    padded = np.pad(field, 1, constant_values=min(float(field.min()), -1.0))
-    corners, faces, _, _ = marching_cubes(padded, 0.0)
-    positions = (corners[:, ::-1] - 1.0) * (2.0 / (field.shape[0] - 1)) - 1.0
-    return positions.astype(np.float32), faces.astype(np.int32)
+    """The surface of a field over [-1, 1]^3 indexed [z, y, x]."""
+    return extract_isosurface(field.transpose(2, 1, 0), np.full(3, -1.0), 2.0 / (field.shape[0] - 1))
 
 
 def _vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:

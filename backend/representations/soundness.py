@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components
 
 from backend.representations.mesh_data import MeshData
 
-DUST_VOLUME = 0.005
-DUST_AREA = 0.015
+DUST_VOLUME = 0.01
+DUST_AREA = 0.03
 """A piece is dust if it has less than both of these shares of the whole volume and area."""
 
 
@@ -68,7 +68,10 @@ def signed_volume(positions: np.ndarray, faces: np.ndarray) -> float:
 
 
 def drop_dust(positions: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without pieces that are inside out (cavities) or tiny in both volume and area; the largest piece always stays."""
+    """Leave out pieces that are inside out (cavities) or tiny in both volume and area; the largest piece always stays.
+
+    Returns the indices of the vertices that stay [K], and the faces [F, 3] int32 between those, renumbered.
+    """
     component = _vertex_components(faces, len(positions))[faces[:, 0]]
     a, b, c = (positions[faces[:, corner]].astype(np.float64) for corner in range(3))
     volume = np.bincount(component, np.einsum("ij,ij->i", a, np.cross(b, c)) / 6.0)
@@ -78,7 +81,7 @@ def drop_dust(positions: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     kept[np.argmax(volume)] = True
     faces = faces[kept[component]]
     used, corners = np.unique(faces, return_inverse=True)
-    return positions[used], corners.reshape(-1, 3).astype(np.int32)
+    return used, corners.reshape(-1, 3).astype(np.int32)
 
 
 def _vertex_components(faces: np.ndarray, vertex_count: int) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""Meshes from outside are checked, meshes of our own are made sound.
+
+An artist's mesh is never changed: it is either used as it is, with notes on what is unusual about it, or refused with
+one sentence. A generated mesh has no order to keep: what optimization has left of folds and dust is removed.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from backend.errors import InputError
+from backend.representations.closest_point import transfer_attributes
+from backend.representations.isosurface import extract_isosurface
+from backend.representations.mesh_data import MeshData
+from backend.representations.remesh import remesh_isotropic
+from backend.representations.soundness import Soundness, drop_dust, soundness
+
+with warnings.catch_warnings():  # its package imports scipy.ndimage.filters, a name that scipy deprecates
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import gpytoolbox
+
+__all__ = ["Soundness", "check_and_repair", "inverted_share", "make_sound", "soundness"]
+
+MAX_FACES = 5_000_000
+MAX_COORDINATE = 1e15
+"""Beyond this, squared lengths leave float32."""
+
+MAX_INVERTED = 0.002
+"""Share of the area that may lie inside the object or face inward before the surface is rebuilt."""
+
+REBUILD_RESOLUTION = 112
+
+
+def check_and_repair(mesh: MeshData) -> tuple[MeshData, list[str]]:
+    """The same mesh as contiguous float32 and int32 arrays, and notes for a person on what is unusual about it.
+
+    Vertices and faces are neither removed nor reordered, so that a refined mesh can go back to where it came from.
+
+    Raises:
+        InputError: there is nothing to optimize, or numbers that cannot be worked with.
+    """
+    positions, faces = np.asarray(mesh.positions), np.asarray(mesh.faces)
+    _check_shapes(positions, faces)
+    _check_numbers(positions, faces)
+    positions = np.ascontiguousarray(positions, dtype=np.float32)
+    faces = np.ascontiguousarray(faces, dtype=np.int32)
+    flat = np.flatnonzero(_is_flat(positions, faces))
+    if len(flat):
+        raise InputError(
+            f"{_count(len(flat), 'face')} of the mesh {'has' if len(flat) == 1 else 'have'} no area (the first is face "
+            f"{flat[0]}); remove them first, in Blender with Mesh > Clean Up > Degenerate Dissolve."
+        )
+    checked = MeshData(positions, faces, _checked_colors(mesh.colors, len(positions)))
+    return checked, _notes(checked)
+
+
+def make_sound(mesh: MeshData) -> MeshData:
+    """A generated mesh, watertight, manifold and facing outward: itself if it is, without dust, rebuilt if it must be.
+
+    A surface that is not manifold, or folds through itself so that some of it faces inward, is rebuilt as the boundary
+    of where its generalized winding number exceeds one half (Jacobson et al. 2013), with as many vertices as before and
+    its colors carried over. Deterministic.
+    """
+    kept, faces = drop_dust(mesh.positions, mesh.faces)
+    candidate = MeshData(mesh.positions[kept], faces, None if mesh.colors is None else mesh.colors[kept])
+    if soundness(candidate).sound and inverted_share(candidate) <= MAX_INVERTED:
+        return candidate
+    rebuilt = _rebuild(candidate)
+    if rebuilt is None:
+        return candidate
+    colors = None
+    if candidate.colors is not None:
+        colors = transfer_attributes(rebuilt[0], candidate.positions, candidate.faces, candidate.colors)
+    return MeshData(*rebuilt, colors)
+
+
+def inverted_share(mesh: MeshData) -> float:
+    """The share of a closed mesh's area that is not seen from outside as an outer side: inward-facing or buried.
+
+    Just outside a face of a clean solid the winding number is 0, and 1 just inside; outside a buried face it is 1, and
+    outside a face that looks inward it is -1.
+    """
+    corners = mesh.positions.astype(np.float64)[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    double_area = np.linalg.norm(normals, axis=1)
+    edge = np.sqrt(double_area.mean())
+    outside = corners.mean(axis=1) + normals / np.maximum(double_area, 1e-30)[:, None] * (0.02 * edge)
+    inverted = np.abs(_winding_numbers(outside, mesh.positions, mesh.faces)) > 0.5
+    return float(double_area[inverted].sum() / double_area.sum())
+
+
+def _check_shapes(positions: np.ndarray, faces: np.ndarray) -> None:
+    if positions.ndim != 2 or positions.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
+        raise InputError(
+            f"A mesh needs positions [V, 3] and triangles [F, 3], but has {positions.shape} and {faces.shape}."
+        )
+    if len(positions) == 0 or len(faces) == 0:
+        raise InputError(
+            f"The mesh has {_count(len(positions), 'vertex', 'vertices')} and {_count(len(faces), 'face')}: there is "
+            "nothing to optimize; give one with a surface."
+        )
+    if len(faces) > MAX_FACES:
+        raise InputError(f"The mesh has {len(faces):,} faces; at most {MAX_FACES:,} can be used, so decimate it first.")
+
+
+def _check_numbers(positions: np.ndarray, faces: np.ndarray) -> None:
+    bad = ~np.isfinite(positions).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{_count(int(bad.sum()), 'vertex', 'vertices')} of the mesh {'has' if bad.sum() == 1 else 'have'} coordinates "
+            f"that are not numbers (the first is vertex {int(np.argmax(bad))}); repair or remove them first."
+        )
+    if np.abs(positions).max() > MAX_COORDINATE:
+        raise InputError(f"The mesh has coordinates beyond {MAX_COORDINATE:g}; scale it down first.")
+    if not np.issubdtype(faces.dtype, np.integer):
+        raise InputError(f"Faces must be integers, not {faces.dtype}.")
+    wrong = (faces < 0) | (faces >= len(positions))
+    if wrong.any():
+        raise InputError(
+            f"Face {int(np.argmax(wrong.any(axis=1)))} names vertex {int(faces[wrong][0])}, but the mesh has vertices 0 to "
+            f"{len(positions) - 1}; the file is damaged, so export it again."
+        )
+
+
+def _checked_colors(colors: np.ndarray | None, count: int) -> np.ndarray | None:
+    if colors is None:
+        return None
+    colors = np.asarray(colors)
+    if colors.shape != (count, 3) or not np.isfinite(colors).all():
+        raise InputError(f"Vertex colors must be {count} x 3 numbers in [0, 1], not an array of shape {colors.shape}.")
+    return np.ascontiguousarray(colors.clip(0.0, 1.0), dtype=np.float32)
+
+
+def _is_flat(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Faces that repeat a vertex or whose area is 0 to the precision of the coordinates."""
+    corners = positions.astype(np.float64)[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    longest = np.square(corners - np.roll(corners, 1, axis=1)).sum(-1).max(axis=1)
+    return np.linalg.norm(normals, axis=1) <= 1e-9 * longest
+
+
+def _notes(mesh: MeshData) -> list[str]:
+    notes = []
+    facts = soundness(mesh)
+    unused = len(mesh.positions) - len(np.unique(mesh.faces))
+    if unused:
+        notes.append(f"{_count(unused, 'vertex', 'vertices')} that no face uses will stay where they are.")
+    twins = len(mesh.positions) - len(np.unique(mesh.positions, axis=0))
+    if twins:
+        notes.append(f"{_count(twins, 'vertex', 'vertices')} lie exactly on others; unless joined, a gap can open there.")
+    if not facts.manifold:
+        notes.append("Some edges or vertices join more faces than a surface can (not manifold); shading may be odd there.")
+    if not facts.watertight:
+        notes.append("The surface is open; its rim is free to move.")
+    elif facts.oriented and facts.volume < 0.0:
+        notes.append("The faces look inward; lighting will be wrong until they are flipped.")
+    if not facts.oriented:
+        notes.append("Some neighboring faces look to opposite sides; lighting will be wrong there.")
+    return notes
+
+
+def _rebuild(mesh: MeshData) -> tuple[np.ndarray, np.ndarray] | None:
+    """The boundary of {winding number > 1/2} with about as many vertices; None if nothing is inside."""
+    low, high = mesh.positions.min(axis=0).astype(np.float64), mesh.positions.max(axis=0).astype(np.float64)
+    voxel = float((high - low).max()) / (REBUILD_RESOLUTION - 5)
+    shape = np.ceil((high - low) / voxel).astype(int) + 5
+    origin = (low + high) / 2.0 - voxel * (shape - 1) / 2.0
+    x, y, z = (origin[axis] + voxel * np.arange(shape[axis]) for axis in range(3))
+    grid = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1)
+    points = grid.reshape(-1, 3)
+    inside = (_winding_numbers(points, mesh.positions, mesh.faces) > 0.5).reshape(shape)
+    if not inside.any():
+        return None
+    # Exact distances where the surface passes between voxels make it smooth; elsewhere only the sign matters.
+    near = np.zeros(shape, dtype=bool)
+    for axis in range(3):
+        changes = np.diff(inside, axis=axis)
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        near[tuple(ahead)] |= changes
+        near[tuple(behind)] |= changes
+    distance = np.full(shape, voxel)
+    squared = gpytoolbox.squared_distance(
+        grid[near], mesh.positions.astype(np.float64), mesh.faces.astype(np.int32), use_cpp=True
+    )[0]
+    distance[near] = np.clip(np.sqrt(squared), 1e-3 * voxel, voxel)
+    field = np.where(inside, distance, -distance).astype(np.float32)
+    positions, faces = extract_isosurface(field, origin, voxel)
+    kept, faces = drop_dust(positions, faces)
+    return remesh_isotropic(positions[kept], faces, len(mesh.positions))
+
+
+def _winding_numbers(points: np.ndarray, positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    return gpytoolbox.fast_winding_number(
+        np.ascontiguousarray(points, dtype=np.float64), positions.astype(np.float64), faces.astype(np.int32)
+    )
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
