@@ -41,9 +41,9 @@ def _nearest_faces(clip: Tensor, faces: Tensor, height: int, width: int) -> Tens
     corners = clip[faces.sort(dim=1).values[candidates]]
     values = _edge_functions(corners, _centers(pixels // width, pixels % width, height, width, clip.dtype))
     w = (values * corners[..., 3]).sum(dim=-1)
-    inside = ((values >= 0).all(dim=-1) | (values <= 0).all(dim=-1)) & (w != 0)
-    depth = ((values * corners[..., 2]).sum(dim=-1) / w)[inside]
-    candidates, pixels = candidates[inside], pixels[inside]
+    total, depth = values.sum(dim=-1), (values * corners[..., 2]).sum(dim=-1) / w
+    inside = ((values >= 0).all(dim=-1) | (values <= 0).all(dim=-1)) & (total != 0) & total.isfinite() & depth.isfinite()
+    candidates, pixels, depth = candidates[inside], pixels[inside], depth[inside]
     shallowest = clip.new_full((height * width,), torch.inf).scatter_reduce(0, pixels, depth, "amin")
     winners = depth == shallowest[pixels]
     nobody = faces.shape[0]
@@ -170,10 +170,8 @@ def _antialias_view(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, ed
     crossing = start[:, 0] + along * (end[:, 0] - start[:, 0])
     with torch.no_grad():
         inverse_w = (1 - along) / clip[edges[edge, 0], 3] + along / clip[edges[edge, 1], 3]
-        a = torch.floor(crossing - 0.5).long()
-        length = torch.where(flat, height, width)
-        kept = ((a >= 0) & (a + 1 < length)).nonzero()[:, 0]
-        edge, line, flat, toward, a = edge[kept], line[kept], flat[kept], toward[kept], a[kept]
+        kept = ((crossing >= 0.5) & (crossing < torch.where(flat, height, width) - 0.5)).nonzero()[:, 0]
+        edge, line, flat, toward, a = edge[kept], line[kept], flat[kept], toward[kept], (crossing[kept] - 0.5).long()
         first = torch.where(flat, a * width + line, line * width + a)
         second = first + torch.where(flat, width, 1)
         near, far = torch.where(toward > 0, second, first), torch.where(toward > 0, first, second)

@@ -82,8 +82,8 @@ def find_crossed_pairs(
     for line in range(int(wp.ceil(low)), int(wp.ceil(high))):
         r = (float(line) + 0.5 - p[1]) / (q[1] - p[1])
         crossing = p[0] + r * (q[0] - p[0])
-        a = int(wp.floor(crossing - 0.5))
-        if a >= 0 and a + 1 < length:
+        if crossing >= 0.5 and crossing < float(length) - 0.5:
+            a = int(crossing - 0.5)
             base = view * height * width
             index_a = base + line * width + a
             index_b = index_a + 1

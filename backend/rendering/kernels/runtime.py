@@ -61,7 +61,7 @@ def launch(kernel: wp.Kernel, count: int, arguments: list) -> None:
         return
     start()
     device = next(a.device for a in arguments if isinstance(a, (Tensor, rows)))
-    values = [a.array() if isinstance(a, rows) else _flat(a) if isinstance(a, Tensor) else a for a in arguments]
+    values = [a.array() if isinstance(a, rows) else _array(a.view(-1)) if isinstance(a, Tensor) else a for a in arguments]
     with _current_stream(device):
         wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
 
@@ -77,7 +77,7 @@ class rows:
 
     def array(self) -> object:
         length = self.tensor.shape[-1]
-        return wp.from_torch(self.tensor.view(-1, length), dtype=_ROW_TYPES[self.tensor.dtype, length], return_ctype=True)
+        return _array(self.tensor.view(-1, length), _ROW_TYPES[self.tensor.dtype, length])
 
 
 _ROW_TYPES = {
@@ -89,8 +89,10 @@ _ROW_TYPES = {
 }
 
 
-def _flat(tensor: Tensor) -> object:
-    return wp.from_torch(tensor.view(-1), return_ctype=True)
+def _array(tensor: Tensor, dtype: type | None = None) -> object:
+    if tensor.numel() == 0:  # Warp cannot describe an array without memory; nobody reads this row
+        tensor = tensor.new_zeros((1, *tensor.shape[1:]))
+    return wp.from_torch(tensor, dtype=dtype, requires_grad=False, return_ctype=True)
 
 
 def _current_stream(device: torch.device) -> AbstractContextManager:

@@ -134,9 +134,10 @@ def find_nearest_faces(
         for column in range(first_column + lane % lanes, end_column, lanes):
             a = edge_values(p, q, r, center_x(column, width), fy)
             if wp.min(a) >= 0.0 or wp.max(a) <= 0.0:
-                w = a[0] * p[3] + a[1] * q[3] + a[2] * r[3]
-                if w != 0.0:
-                    depth = (a[0] * p[2] + a[1] * q[2] + a[2] * r[2]) / w
+                total = a[0] + a[1] + a[2]
+                depth = (a[0] * p[2] + a[1] * q[2] + a[2] * r[2]) / (a[0] * p[3] + a[1] * q[3] + a[2] * r[3])
+                # A face without area, or so large that its products overflow, has no barycentrics here.
+                if total != 0.0 and wp.isfinite(total) and wp.isfinite(depth):
                     key = (sortable(depth) << wp.int64(32)) | wp.int64(face_id)
                     wp.atomic_min(nearest, (view * height + row) * width + column, key)
 
