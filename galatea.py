@@ -36,6 +36,7 @@ from backend.setup.pip_runner import (
     pip_install,
     pip_is_old,
     remove_half_installed,
+    restore_pip,
     unwritable,
 )
 
@@ -263,6 +264,8 @@ def install_locked(
     if not venv_works:
         create_venv(root / ".venv", report)
     run = PipRunner(root, report, download, lock)
+    if not any(site_packages(root).glob("pip-*.dist-info")):
+        restore_pip(python, root)
     if pip_is_old(site_packages(root)):
         run(pip_install(python) + [PIP], "updating pip")
     if there != build:

@@ -66,7 +66,16 @@ def remove_half_installed(site: Path) -> List[str]:
         if not complete:
             shutil.rmtree(info)
             broken.append(info.name.split("-")[0])
+    for stashed in site.glob("~*"):  # where pip puts what it replaces until it is done
+        shutil.rmtree(stashed, ignore_errors=True)
     return broken
+
+
+def restore_pip(python: str, root: Path) -> None:
+    """Puts back the pip that comes with Python, where replacing it was interrupted. Raises SetupError."""
+    restored = subprocess.run([python, "-m", "ensurepip"], capture_output=True, text=True)
+    if restored.returncode:
+        raise SetupError(explain(restored.stdout + restored.stderr, root))
 
 
 class PipRunner:

@@ -111,8 +111,9 @@ def test_half_installed_packages_are_taken_off_the_books(tmp_path: Path) -> None
     cut_off = fake_package(tmp_path, "cut_off", 4)
     lost = fake_package(tmp_path, "lost", 3)
     (tmp_path / "lost.py").unlink()
+    (tmp_path / "~tashed").mkdir()
     assert remove_half_installed(tmp_path) == ["cut_off", "lost", "unlisted"]
-    assert whole.exists() and not any(info.exists() for info in (unlisted, cut_off, lost))
+    assert whole.exists() and not any(info.exists() for info in (unlisted, cut_off, lost, tmp_path / "~tashed"))
 
 
 @pytest.mark.parametrize(("version", "old"), [("23.2.1", True), ("24.0", True), ("24.1", False), ("26.3", False)])
