@@ -13,6 +13,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,33 @@ import numpy as np
 
 from backend.errors import InputError
 from backend.representations.mesh_data import MeshData
-from backend.representations.repair import MAX_FACES
+from backend.representations.repair import MAX_FACES, check_and_repair
 
 READABLE = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 MAX_BYTES = 1 << 30
 UNCOLORED = 0.8
 
 
-def load_mesh(path: Path) -> MeshData:
-    """Read a mesh file (GLB, glTF, OBJ, PLY, STL, OFF) as it is: own units, place and orientation.
+@dataclass(frozen=True)
+class ImportedMesh:
+    """A mesh as its file has it: own units, place and orientation, scenes flattened with their transforms.
 
-    Scenes are flattened with their transforms and polygons cut into triangles. Positions are one for each place where
-    the file has vertices, in the order of the file; colors as displayed, from the file's vertex colors, texture or
-    material, or None. What the numbers mean is not judged here: that is `check_and_repair`.
+    positions [V, 3] float64, one row for each place where the file has vertices, in the order of the file;
+    faces [F, 3] int32, polygons cut into triangles; colors [V, 3] float32 in [0, 1] as displayed, from the file's
+    vertex colors, texture or material, or None; notes: sentences for a person on what is unusual about the mesh.
+    """
+
+    positions: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def load_mesh(path: Path) -> ImportedMesh:
+    """Read a mesh file (GLB, glTF, OBJ, PLY, STL, OFF).
 
     Raises:
-        InputError: the file is missing, too large, or cannot be read as a mesh.
+        InputError: the file is missing, too large, not readable as a mesh, or `check_and_repair` refuses the mesh.
     """
     _check_file(path)
     try:
@@ -49,8 +61,8 @@ def load_mesh(path: Path) -> MeshData:
     if len(faces) and (faces.min() < 0 or faces.max() >= len(positions)):
         raise InputError(f"{path} names vertices that it does not have; the file is damaged, so export it again.")
     positions, faces, colors = _weld(positions, faces, colors)
-    colors = None if colors is None else colors.astype(np.float32)
-    return MeshData(positions.astype(np.float32), faces, colors)
+    checked, notes = check_and_repair(MeshData(_centered(positions), faces, colors))
+    return ImportedMesh(positions, checked.faces, checked.colors, tuple(notes))
 
 
 def write_glb(mesh: MeshData, path: Path, name: str = "Galatea") -> None:
@@ -225,6 +237,14 @@ def _weld(
         counts = np.bincount(group)[:, None]
         colors = np.stack([np.bincount(group, colors[:, channel]) for channel in range(3)], axis=1) / counts
     return positions[kept], group[faces].astype(np.int32), colors
+
+
+def _centered(positions: np.ndarray) -> np.ndarray:
+    """Around the middle of their extent: far from the origin, float32 would lose what float64 has."""
+    if len(positions) == 0 or not np.isfinite(positions).all():
+        return positions
+    with np.errstate(over="ignore"):
+        return positions - (positions.min(axis=0) / 2.0 + positions.max(axis=0) / 2.0)
 
 
 def _smooth_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ from backend.representations import load_mesh, write_glb
 from backend.representations.mesh_data import MeshData
 from backend.representations.mesh_io import glb_bytes
 from backend.representations.primitives import cube, icosphere
-from backend.representations.repair import check_and_repair
 from backend.representations.soundness import soundness
 
 
@@ -79,8 +78,8 @@ def test_formats_are_read_with_order_and_colors(tmp_path, ending):
     mesh = colored_ball()
     bytes_of_colors = np.rint(mesh.colors * 255).astype(np.uint8)
     trimesh.Trimesh(mesh.positions, mesh.faces, process=False, vertex_colors=bytes_of_colors).export(tmp_path / f"b.{ending}")
-    back, notes = check_and_repair(load_mesh(tmp_path / f"b.{ending}"))
-    assert notes == []
+    back = load_mesh(tmp_path / f"b.{ending}")
+    assert back.notes == ()
     assert soundness(back).sound
     if ending == "stl":  # knows neither vertices nor colors
         assert len(back.positions) == len(mesh.positions) and back.colors is None
@@ -117,6 +116,16 @@ def test_scenes_are_flattened_with_their_transforms(tmp_path):
     assert mesh.positions[:, 0].max() > 3.0
 
 
+def test_positions_far_from_the_origin_keep_their_precision(tmp_path):
+    far = icosphere(1).positions.astype(np.float64) + [500_000.125, 0.0, 4_000_000.5]
+    lines = ["v " + " ".join(repr(float(value)) for value in row) for row in far]
+    lines += ["f " + " ".join(str(i + 1) for i in face) for face in icosphere(1).faces]
+    (tmp_path / "far.obj").write_text("\n".join(lines))
+    mesh = load_mesh(tmp_path / "far.obj")
+    assert mesh.notes == ()
+    np.testing.assert_array_equal(mesh.positions, far)
+
+
 def test_files_that_are_no_mesh_are_refused(tmp_path):
     cases = {
         "missing.obj": None,
@@ -133,7 +142,7 @@ def test_files_that_are_no_mesh_are_refused(tmp_path):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError) as error:
-            check_and_repair(load_mesh(tmp_path / name))
+            load_mesh(tmp_path / name)
         assert "\n" not in str(error.value), name
     with pytest.raises(InputError, match="no file"):
         load_mesh(tmp_path)
@@ -152,7 +161,7 @@ def test_damaged_files_give_a_mesh_or_one_sentence(tmp_path, data):
     path = tmp_path / f"damaged.{ending}"
     path.write_bytes(content)
     try:
-        mesh, _ = check_and_repair(load_mesh(path))
+        mesh = load_mesh(path)
     except InputError:
         return
     assert np.isfinite(mesh.positions).all() and mesh.faces.max() < len(mesh.positions)
