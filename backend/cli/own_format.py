@@ -33,11 +33,6 @@ class Refined(Protocol):
         ...
 
 
-def own_format_suffixes() -> tuple[str, ...]:
-    """The file name endings that a refined mesh can be written back to."""
-    return (*_REWRITERS, ".glb", ".gltf")
-
-
 def rewrite(source: Path, refined: Refined) -> bytes:
     """The file `source` with its vertices moved.
 

@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         start = StartMesh.read(arguments.mesh, arguments.up or "y")
         job = JobFile("refine", settings, start.source)
         folder = begin(_output(arguments), f"{PROGRAM} refine")
-    notes = list(start.notes)
-    if not start.can_write_result():
-        notes.append(f"Galatea cannot write {start.suffix} files back; the refined mesh will be in mesh.glb only.")
-    write_result = start.write_result if start.can_write_result() else None
-    return work(job, folder, arguments.resume, start.mesh, write_result, notes)
+    obstacle = start.obstacle()
+    if obstacle is None:
+        return work(job, folder, arguments.resume, start.mesh, start.write_result, start.notes)
+    notes = (*start.notes, f"The result will be in mesh.glb only. {obstacle}")
+    return work(job, folder, arguments.resume, start.mesh, None, notes)
 
 
 def _output(arguments: argparse.Namespace) -> Path:

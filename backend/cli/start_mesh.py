@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from backend.cli.job_arguments import JobFile, MeshSource
-from backend.cli.own_format import own_format_suffixes, rewrite
+from backend.cli.own_format import rewrite
 from backend.errors import InputError
 from backend.representations.mesh_data import MeshData
 
@@ -42,7 +42,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class StartMesh:
-    """`mesh` is fitted; `original` [V, 3] are its vertices as they are in the file, in the same order.
+    """`mesh` is fitted; `original` [V, 3] float64 are its vertices as they are in the file, in the same order.
 
     `notes` says what is unusual about it.
     """
@@ -56,17 +56,17 @@ class StartMesh:
     @staticmethod
     def read(path: Path, up: str) -> StartMesh:
         """Raises InputError if the file is missing, cannot be read or holds no sound triangles."""
-        from backend.representations import check_and_repair, load_mesh
+        from backend.representations import load_mesh
 
-        loaded, notes = check_and_repair(load_mesh(path))
+        loaded = load_mesh(path)
         digest = hashlib.sha256(loaded.positions.tobytes() + loaded.faces.tobytes())
-        original = loaded.positions.astype(np.float64)
+        original = loaded.positions
         center = (original.min(0) + original.max(0)) / 2
         radius = np.linalg.norm(original - center, axis=1).max()
         placement = Placement(_UPRIGHT[up], center, FILL / radius)
         fitted = MeshData(placement.apply(original).astype(np.float32), loaded.faces, loaded.colors)
         source = MeshSource(str(path.resolve()), up, digest.hexdigest()[:32])
-        return StartMesh(source, fitted, original, placement, tuple(notes))
+        return StartMesh(source, fitted, original, placement, loaded.notes)
 
     @staticmethod
     def read_again(source: MeshSource) -> StartMesh:
@@ -79,26 +79,23 @@ class StartMesh:
             raise InputError(f"{path} has changed since the job began with it; put the old file back or start anew.")
         return start
 
-    @property
-    def suffix(self) -> str:
-        """The file name's ending: ".obj"."""
-        return Path(self.source.path).suffix.lower()
-
-    def can_write_result(self) -> bool:
-        """Whether the file's format can be written back."""
-        return self.suffix in own_format_suffixes()
+    def obstacle(self) -> str | None:
+        """Why the file cannot be written back, found by writing it unchanged; None if it can."""
+        try:
+            rewrite(Path(self.source.path), _Moved(self, self.mesh))
+        except InputError as error:
+            return str(error)
+        return None
 
     def write_result(self, result: MeshData, folder: Path) -> None:
         """Writes `<name>-refined.<ending>` into `folder`: the artist's file with its vertices moved.
 
         Raises:
-            InputError: a variant of the format that cannot be written back.
+            InputError: what `obstacle` says.
         """
         path = Path(self.source.path)
-        if len(result.positions) != len(self.original):
-            raise InputError(f"The recipe changed the topology, so the result cannot be written back as {self.suffix}.")
         content = rewrite(path, _Moved(self, result))
-        (folder / f"{path.stem}-refined{self.suffix}").write_bytes(content)
+        (folder / f"{path.stem}-refined{path.suffix.lower()}").write_bytes(content)
 
 
 class _Moved:
@@ -123,8 +120,6 @@ class _Moved:
 
     def _index(self, original: np.ndarray) -> np.ndarray:
         """The mesh's vertex at each point, -1 for a point that no face uses and that was therefore not read."""
-        if original.shape == self._original.shape and np.array_equal(original.astype("f4"), self._original.astype("f4")):
-            return np.arange(len(original))  # vertices that lie on one another keep their own fate
         distance, index = self._tree.query(original)
         return np.where(distance <= 1e-5 * np.ptp(self._original, axis=0).max(), index, -1)
 

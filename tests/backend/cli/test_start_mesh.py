@@ -42,6 +42,7 @@ def test_placement_is_undone_exactly_enough() -> None:
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_unmoved_mesh_comes_back_where_it_was(pyramid: Path, up: str, tmp_path: Path) -> None:
     start = StartMesh.read(pyramid, up)
+    assert start.obstacle() is None
     (tmp_path / "out").mkdir()
     start.write_result(start.mesh, tmp_path / "out")
     lines = (tmp_path / "out" / "pyramid-refined.obj").read_text().splitlines()
@@ -70,3 +71,11 @@ def test_changed_or_missing_file_is_not_resumed_with(pyramid: Path) -> None:
     pyramid.unlink()
     with pytest.raises(InputError, match="not there any more"):
         StartMesh.read_again(source)
+
+
+def test_file_that_cannot_be_written_back_is_known_before_the_job(tmp_path: Path) -> None:
+    scene = trimesh.Scene()
+    scene.add_geometry(trimesh.creation.box(), geom_name="box", node_name="one")
+    scene.graph.update("two", matrix=trimesh.transformations.translation_matrix([3, 0, 0]), geometry="box")
+    (tmp_path / "twice.glb").write_bytes(scene.export(file_type="glb"))
+    assert "several places" in StartMesh.read(tmp_path / "twice.glb", "y").obstacle()
