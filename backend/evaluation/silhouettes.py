@@ -71,9 +71,8 @@ def _rgba(mesh: MeshData, yaw: float = 0.0) -> Tensor:
     cameras = Cameras(base.azimuth + yaw, base.elevation, base.distance, base.fov)
     colors = None if mesh.colors is None else torch.from_numpy(mesh.colors)
     rendered = render_mesh(
-        torch.from_numpy(mesh.positions), torch.from_numpy(mesh.faces), colors, cameras, RESOLUTION, shading="albedo",
-        supersample=2,
-    )  # fmt: skip
+        torch.from_numpy(mesh.positions), torch.from_numpy(mesh.faces), colors, cameras, RESOLUTION, shading="albedo"
+    )
     return torch.cat([rendered.rgb, rendered.alpha], -1)
 
 
