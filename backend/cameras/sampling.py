@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from backend.cameras.orbit import Cameras
-from protocol.settings import CameraSettings
+
+if TYPE_CHECKING:  # the operators need no more than torch and Warp
+    from protocol.settings import CameraSettings
 
 
 def sample_view_group(settings: CameraSettings, generator: torch.Generator) -> Cameras:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from protocol.settings import LightSettings
+if TYPE_CHECKING:  # the operators need no more than torch and Warp
+    from protocol.settings import LightSettings
 
 Shading = Literal["lit", "albedo", "textureless", "normal"]
 

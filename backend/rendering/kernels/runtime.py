@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 import warp as wp
 from torch import Tensor
 
-from backend.rendering.kernels.cache import user_cache_folder
+from backend.cache_folder import cache_folder
 
-wp.config.log_level = wp.LOG_ERROR  # no greeting, and no warning on a machine without a GPU
+wp.config.log_level = wp.LOG_WARNING  # no greeting, no line per compiled module
 
 module = wp.get_module("galatea_rendering")
 module.options["enable_backward"] = False
@@ -35,14 +36,34 @@ def start() -> None:
     global _started
     if _started:
         return
-    wp.config.kernel_cache_dir = str(_writable_folder(user_cache_folder() / "warp" / wp.config.version))
-    wp.init()
+    wp.config.kernel_cache_dir = str(_kernel_folder())
+    with nullcontext() if torch.cuda.is_available() else _silent_standard_error():
+        wp.init()
     _started = True
 
 
-def _writable_folder(folder: Path) -> Path:
-    """`folder` if it can be created and written, else a folder of this process's own (compiled again next time)."""
+@contextmanager
+def _silent_standard_error() -> Iterator[None]:
+    """Warp's library writes to the process's standard error that there is no GPU driver; no setting keeps it from that."""
     try:
+        kept = os.dup(2)
+    except OSError:  # there is none to write to
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _kernel_folder() -> Path:
+    """A folder for compiled kernels: the user's cache, or where that cannot be written one that lasts for this process."""
+    try:
+        folder = cache_folder() / "warp" / wp.config.version
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder

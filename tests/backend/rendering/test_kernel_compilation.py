@@ -1,12 +1,10 @@
-"""The kernels compile for GPUs that this machine does not have, and are kept in the user's cache folder."""
+"""The kernels compile for GPUs that this machine does not have, and the compiled ones are kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-from backend.rendering.kernels.cache import user_cache_folder
 
 wp = pytest.importorskip("warp", reason="Warp has no build for this platform")
 
@@ -24,26 +22,12 @@ def test_every_kernel_compiles_for_cuda_without_a_gpu(architecture, tmp_path) ->
     assert f".target sm_{architecture}" in ptx
 
 
-def test_cache_folder_follows_the_platform(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache_folder() == tmp_path / "galatea"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/invalid")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "linux")
-    assert user_cache_folder() == tmp_path / ".cache" / "galatea"
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert user_cache_folder() == tmp_path / "Library" / "Caches" / "galatea"
-    monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
-    assert user_cache_folder() == tmp_path / "Local" / "galatea" / "cache"
-    assert list(tmp_path.iterdir()) == []
+def test_kernels_are_kept_in_the_users_cache_or_in_a_folder_of_their_own(monkeypatch, tmp_path) -> None:
+    from backend.rendering.kernels import runtime
 
-
-def test_kernels_survive_a_cache_folder_that_cannot_be_made(monkeypatch, tmp_path) -> None:
-    from backend.rendering.kernels.runtime import _writable_folder
-
-    blocked = tmp_path / "file"
-    blocked.write_text("in the way")
-    folder = _writable_folder(blocked / "warp")
-    assert folder.is_dir() and blocked not in folder.parents
-    assert _writable_folder(tmp_path / "warp" / "1") == tmp_path / "warp" / "1"
+    monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "cache")
+    assert runtime._kernel_folder() == tmp_path / "cache" / "warp" / wp.config.version
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "file")
+    folder = runtime._kernel_folder()
+    assert folder.is_dir() and tmp_path / "file" not in folder.parents

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.rendering import build_topology, reference, render_mesh, to_clip_space, vertex_normals
+from backend.rendering import build_topology, operators, reference, render_mesh, to_clip_space, vertex_normals
 
 kernels = pytest.importorskip("backend.rendering.kernels", reason="Warp has no build for this platform")
 
@@ -129,6 +129,19 @@ def test_antialias_on_intersecting_triangles(triangle_soup) -> None:
     image = torch.rand(3, SIZE, SIZE, 4, generator=torch.Generator().manual_seed(2))
     smooth = [room.antialias(image, clip, face_id, w, topology.edges, topology.opposite) for room in (kernels, reference)]
     torch.testing.assert_close(smooth[0], smooth[1], atol=1e-4, rtol=0.0)
+
+
+def test_a_render_is_the_same_where_warp_has_no_build(solids, monkeypatch) -> None:
+    scene = solids["torus"]
+    results = []
+    for room in (kernels, reference):
+        monkeypatch.setattr(operators, "implementation", room)
+        vertices, colors = scene.vertices.clone().requires_grad_(), scene.colors.clone().requires_grad_()
+        rendered = render_mesh(vertices, scene.faces, colors, scene.cameras, 32, supersample=2)
+        (rendered.rgb.square().sum() + rendered.alpha.square().sum()).backward()
+        results.append([rendered.rgb, rendered.alpha, vertices.grad, colors.grad])
+    for actual, expected in zip(*results):
+        assert_near(actual, expected)
 
 
 def test_a_render_repeats_bit_for_bit(solids) -> None:
