@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.measure import euler_number
 
 from backend.rendering.volume import Chords, peak_along, unit_sphere_chords
 from backend.representations.soundness import drop_dust
@@ -24,13 +25,13 @@ from backend.representations.remesh import remesh_isotropic
 if TYPE_CHECKING:
     from backend.representations.density_grid import DensityGrid
 
-RECALL = 1.5
+RECALL = 1.1
 """beta of the F score between silhouettes and opacity: above 1 prefers keeping parts over staying slim."""
 
-CONNECTING = 0.01
-"""A level may score this much less than the best one if its surface falls into fewer pieces."""
+SIMPLER = 0.015
+"""A level may score this much less than the best one if its surface has fewer pieces and holes."""
 
-VISIBLE = 0.5
+VISIBLE = 0.4
 """Rendered opacity from which a pixel is clearly part of the object."""
 
 LOGIT_RANGE = 6.0
@@ -91,7 +92,7 @@ def observe(grid: DensityGrid, logits: np.ndarray, size: int) -> Silhouettes:
 
 
 def surface_level(logits: np.ndarray, seen: Silhouettes) -> float:
-    """The level whose silhouettes agree best with the opacity, by F score; nearly as good and better connected wins.
+    """The level whose silhouettes agree best with the opacity, by F score; nearly as good and simpler wins.
 
     The score of every possible level comes from one sort of the peaks: the rays with the k largest peaks are those that
     meet the surface of the k-th peak's level.
@@ -108,12 +109,11 @@ def surface_level(logits: np.ndarray, seen: Silhouettes) -> float:
     weight = RECALL**2
     score = (1.0 + weight) * covered / ((1.0 + weight) * covered + weight * missed + excess)
     best = int(np.argmax(score))
-    good = np.flatnonzero(score >= score[best] - CONNECTING)
-    # The best level first: it stays unless another one has strictly fewer pieces.
-    candidates = [best, *good[np.linspace(0, len(good) - 1, min(len(good), 9)).astype(int)]]
+    good = np.flatnonzero(score >= score[best] - SIMPLER)
+    # The best level first, then by score: it stays unless another one is strictly simpler.
+    candidates = [best, *sorted(good[np.linspace(0, len(good) - 1, min(len(good), 7)).astype(int)], key=lambda k: -score[k])]
     levels = [float(peak[k]) - 1e-3 for k in candidates]
-    pieces = [_piece_count(logits, level) for level in levels]
-    return levels[int(np.argmin(pieces))]
+    return levels[int(np.argmin([_complexity(logits, level) for level in levels]))]
 
 
 def lift_missed_parts(grid: DensityGrid, logits: np.ndarray, level: float, seen: Silhouettes) -> np.ndarray:
@@ -178,10 +178,11 @@ def _orthographic_chords(size: int, samples: int, device: torch.device) -> Chord
     return unit_sphere_chords(origins, directions, samples)
 
 
-def _piece_count(logits: np.ndarray, level: float) -> int:
-    """Pieces of {logit > level} inside the unit sphere with more than a few voxels; diagonal contact connects."""
-    labels, count = ndimage.label(_closed_field(logits, level) > 0.0, structure=np.ones((3, 3, 3)))
-    return int((np.bincount(labels.ravel(), minlength=count + 1)[1:] > 8).sum())
+def _complexity(logits: np.ndarray, level: float) -> int:
+    """Pieces plus tunnels of {logit > level} inside the unit sphere; diagonal contact connects, cavities do not count."""
+    inside = ndimage.binary_fill_holes(_closed_field(logits, level) > 0.0)
+    pieces = ndimage.label(inside, structure=np.ones((3, 3, 3)))[1]
+    return 2 * pieces - int(euler_number(inside, connectivity=3))
 
 
 def _closed_field(logits: np.ndarray, level: float) -> np.ndarray:
