@@ -166,6 +166,6 @@ def write_report(records: list[Record], folder: Path, document: Path, sheet: Pat
     """Writes the Markdown `document` and the picture `sheet` that it shows, from the records stored in `folder`."""
     sheet.parent.mkdir(parents=True, exist_ok=True)
     document.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(records, folder).save(sheet, optimize=True)
+    contact_sheet(records, folder).quantize(256).save(sheet, optimize=True)
     link = Path(os.path.relpath(sheet, document.parent)).as_posix()
     document.write_text(markdown(records, link), encoding="utf-8")
