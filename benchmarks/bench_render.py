@@ -23,7 +23,16 @@ import torch
 from torch import Tensor
 
 from backend.cameras.orbit import Cameras
-from backend.rendering import antialias, build_topology, headlight, rasterize, render_mesh, shade, to_clip_space, vertex_normals
+from backend.rendering import (
+    antialias,
+    build_topology,
+    headlight,
+    rasterize,
+    render_mesh,
+    shade,
+    to_clip_space,
+    vertex_normals,
+)
 from backend.rendering.fragments import Topology
 
 CASES = [(4, 32, 4), (4, 64, 4), (4, 128, 4), (5, 64, 4), (5, 256, 4)]
@@ -43,10 +52,14 @@ def icosphere(level: int, device: torch.device) -> Object:
     """An icosahedron whose faces are split in four `level` times, on a sphere of radius 0.8."""
     golden = (1.0 + math.sqrt(5.0)) / 2.0
     signs = itertools.product((-1.0, 1.0), (-golden, golden))
-    points = torch.tensor([turned for a, b in signs for turned in ((0, a, b), (a, b, 0), (b, 0, a))], dtype=torch.float64)
+    points = torch.tensor(
+        [turned for a, b in signs for turned in ((0, a, b), (a, b, 0), (b, 0, a))], dtype=torch.float64
+    )
     # Its faces are the triples of points that are all one edge (2) apart, wound to face outward.
     near = (torch.cdist(points, points) - 2.0).abs() < 1e-6
-    triples = [t for t in itertools.combinations(range(12), 3) if all(near[i, j] for i, j in itertools.combinations(t, 2))]
+    triples = [
+        t for t in itertools.combinations(range(12), 3) if all(near[i, j] for i, j in itertools.combinations(t, 2))
+    ]
     faces = torch.tensor([t if torch.linalg.det(points[list(t)]) > 0 else t[::-1] for t in triples])
     for _ in range(level):
         sides = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
@@ -81,7 +94,9 @@ def time_case(level: int, resolution: int, views: int, device: torch.device) -> 
     inputs = [thing.vertices.clone().requires_grad_(), thing.colors.clone().requires_grad_()]
 
     def forward() -> Tensor:
-        rendered = render_mesh(inputs[0], thing.faces, inputs[1], cameras, resolution, light=light, topology=thing.topology)
+        rendered = render_mesh(
+            inputs[0], thing.faces, inputs[1], cameras, resolution, light=light, topology=thing.topology
+        )
         return torch.cat([rendered.rgb, rendered.alpha], dim=-1)
 
     @torch.no_grad()
@@ -95,7 +110,9 @@ def time_case(level: int, resolution: int, views: int, device: torch.device) -> 
         "resolution": resolution,
         "views": views,
         "forward_ms": round(timed(forward_only, device, repeats), 3),
-        "forward_backward_ms": round(timed(lambda: torch.autograd.grad(forward(), inputs, gradient), device, repeats), 3),
+        "forward_backward_ms": round(
+            timed(lambda: torch.autograd.grad(forward(), inputs, gradient), device, repeats), 3
+        ),
     }
 
 
@@ -156,7 +173,9 @@ def bench_render(device: torch.device, full: bool = False) -> dict[str, object]:
     """All figures of this module as one table for JSON; `full` adds large meshes and images (about a minute)."""
     cases = CASES + (LARGE_CASES if full else [])
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "clock": "thread processor time" if device.type == "cpu" else "wall clock, synchronized",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -169,7 +188,10 @@ def bench_render(device: torch.device, full: bool = False) -> dict[str, object]:
 
 
 def as_text(table: dict) -> str:
-    lines = [f"{table['device']}, {table['threads']} threads, torch {table['torch']}; milliseconds, {table['clock']}", ""]
+    lines = [
+        f"{table['device']}, {table['threads']} threads, torch {table['torch']}; milliseconds, {table['clock']}",
+        "",
+    ]
     lines += [f"{'operator (5120 faces, 64 px, 4 views)':<40}{'forward':>10}{'backward':>10}"]
     for name, row in table["operators_5120_faces_64_pixels_4_views"].items():
         lines.append(f"{name:<40}{row['forward_ms']:>10.2f}{row['backward_ms']:>10.2f}")

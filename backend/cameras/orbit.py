@@ -42,7 +42,9 @@ class Cameras:
     ) -> Cameras:
         """Cameras at `azimuths` (degrees), all at one `elevation` or at one each, `distance` and `fov`."""
         azimuth = torch.as_tensor(azimuths, dtype=torch.float32).reshape(-1)
-        spread = [torch.as_tensor(value, dtype=torch.float32, device=azimuth.device) for value in (elevation, distance, fov)]
+        spread = [
+            torch.as_tensor(value, dtype=torch.float32, device=azimuth.device) for value in (elevation, distance, fov)
+        ]
         return Cameras(azimuth, *(value.expand(azimuth.shape).clone() for value in spread))
 
     def __len__(self) -> int:
@@ -79,9 +81,9 @@ class Cameras:
         return matrix
 
     def clip_matrix(self, aspect: float = 1.0) -> Tensor:
-        """World to clip space, `[N, 4, 4]`: y up in NDC, z/w from -1 (near) to 1 (far), w = distance along the view axis.
+        """World to clip space, `[N, 4, 4]`; `aspect` is width over height.
 
-        `aspect` is width over height.
+        y is up in NDC, z/w goes from -1 (near) to 1 (far), and w is the distance along the viewing axis.
         """
         # The product projection @ view, written out: it is needed at every step, and its zeros make it short.
         scale = (FAR_PER_DISTANCE + NEAR_PER_DISTANCE) / (FAR_PER_DISTANCE - NEAR_PER_DISTANCE)
@@ -115,5 +117,15 @@ class Cameras:
         angles = torch.stack([self.azimuth, self.elevation]) * (math.pi / 180.0)
         (sin_az, sin_el), (cos_az, cos_el) = torch.sin(angles), torch.cos(angles)
         zero = torch.zeros_like(sin_az)
-        rows = [cos_az, zero, -sin_az, -sin_el * sin_az, cos_el, -sin_el * cos_az, cos_el * sin_az, sin_el, cos_el * cos_az]
+        rows = [
+            cos_az,
+            zero,
+            -sin_az,
+            -sin_el * sin_az,
+            cos_el,
+            -sin_el * cos_az,
+            cos_el * sin_az,
+            sin_el,
+            cos_el * cos_az,
+        ]
         return torch.stack(rows, dim=-1).reshape(-1, 3, 3)

@@ -4,7 +4,7 @@ SMALLEST_W = 1.0e-6
 """A vertex nearer than this along the viewing axis cannot be seen (it would be divided by)."""
 
 W_SLACK = 1.0e-3
-"""How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge counts as hidden."""
+"""How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge is hidden."""
 
 SMALLEST_NORMAL = 1.0e-20
 """A sum of face normals shorter than this has no direction; the vertex normal stays 0."""

@@ -74,4 +74,6 @@ def build_topology(faces: Tensor) -> Topology:
     has_second = (follower > first) & ~leads[follower]
     second = torch.where(has_second, other[follower], -1)
     edges = torch.stack([key[first] // vertex_count, key[first] % vertex_count], dim=1)
-    return Topology(edges.int().contiguous(), torch.stack([other[first], second], dim=1).int().contiguous(), vertex_count)
+    return Topology(
+        edges.int().contiguous(), torch.stack([other[first], second], dim=1).int().contiguous(), vertex_count
+    )

@@ -19,13 +19,16 @@ except ImportError:
     from backend.rendering import reference as implementation
 
 LARGEST_IMAGE = 8192
+MOST_PIXELS = 2**28
+"""Of all views together; kernels count an image's numbers in 31 bits."""
 
 
 def rasterize(clip: Tensor, faces: Tensor, height: int, width: int) -> Fragments:
     """The nearest face at each pixel center, with perspective-correct barycentrics.
 
     A face is left out if one of its vertices is not finite, lies nearer than the near plane (z/w < -1 or w <= 0) or is
-    out of range, or if it repeats a vertex. Both sides of a face are visible. Row 0 of the images is on top (y up in NDC).
+    out of range, or if it repeats a vertex. Both sides of a face are visible. Row 0 of the images is on top (y
+    is up in NDC).
 
     Args:
         clip: `[N, V, 4]` float32, clip-space vertices of each view.
@@ -34,13 +37,18 @@ def rasterize(clip: Tensor, faces: Tensor, height: int, width: int) -> Fragments
         width: columns of the images.
 
     Raises:
-        InputError: shapes, types or devices do not fit, or the images would be empty or larger than 8192 pixels a side.
+        InputError: shapes, types or devices do not fit, or the images would be empty, larger than 8192 pixels a side,
+            or more than 2^28 pixels together.
     """
     if clip.dim() != 3 or clip.shape[2] != 4 or clip.dtype != torch.float32:
         raise InputError(f"clip must be float32 of shape [N, V, 4], not {clip.dtype} {list(clip.shape)}.")
     check_faces(faces, clip.device)
     if not (1 <= height <= LARGEST_IMAGE and 1 <= width <= LARGEST_IMAGE):
         raise InputError(f"An image of {height} x {width} pixels was asked for; use 1 to {LARGEST_IMAGE} a side.")
+    if clip.shape[0] * height * width > MOST_PIXELS:
+        raise InputError(
+            f"{clip.shape[0]} views of {height} x {width} pixels exceed {MOST_PIXELS} together; render fewer at once."
+        )
     return Fragments(*implementation.rasterize(clip, faces, height, width))
 
 
@@ -59,6 +67,8 @@ def interpolate(attributes: Tensor, fragments: Fragments, faces: Tensor) -> Tens
         )
     if attributes.dim() == 3 and attributes.shape[0] != views:
         raise InputError(f"attributes hold {attributes.shape[0]} views, but {views} were rasterized.")
+    if fragments.face_id.numel() * attributes.shape[-1] >= 2**31:
+        raise InputError(f"{attributes.shape[-1]} channels are too many for such images; interpolate them in parts.")
     return implementation.interpolate(attributes, fragments.barycentrics, fragments.face_id, faces)
 
 
@@ -76,9 +86,12 @@ def antialias(image: Tensor, fragments: Fragments, clip: Tensor, faces: Tensor, 
         raise InputError(f"image must be float32 of shape {expected} x C, not {image.dtype} {list(image.shape)}.")
     if topology.vertex_count > clip.shape[1]:
         raise InputError(
-            f"The topology refers to {topology.vertex_count} vertices, but there are {clip.shape[1]}: build it from the same faces."
+            f"The topology refers to {topology.vertex_count} vertices, but there are {clip.shape[1]}; "
+            "build it from the same faces."
         )
-    return implementation.antialias(image, clip, fragments.face_id, fragments.w.detach(), topology.edges, topology.opposite)
+    return implementation.antialias(
+        image, clip, fragments.face_id, fragments.w.detach(), topology.edges, topology.opposite
+    )
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -93,7 +106,9 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return implementation.vertex_normals(vertices, faces)
 
 
-def shade(colors: Tensor, normals: Tensor, fragments: Fragments, faces: Tensor, light: Light, shading: Shading) -> Tensor:
+def shade(
+    colors: Tensor, normals: Tensor, fragments: Fragments, faces: Tensor, light: Light, shading: Shading
+) -> Tensor:
     """Premultiplied color and coverage `[N, H, W, 4]` of each fragment, before antialiasing.
 
     Interpolates vertex `colors` and unit `normals` (both `[V, 3]`) and shades them under `light`: "lit" (color times

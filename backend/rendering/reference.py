@@ -42,7 +42,9 @@ def _nearest_faces(clip: Tensor, faces: Tensor, height: int, width: int) -> Tens
     values = _edge_functions(corners, _centers(pixels // width, pixels % width, height, width, clip.dtype))
     w = (values * corners[..., 3]).sum(dim=-1)
     total, depth = values.sum(dim=-1), (values * corners[..., 2]).sum(dim=-1) / w
-    inside = ((values >= 0).all(dim=-1) | (values <= 0).all(dim=-1)) & (total != 0) & total.isfinite() & depth.isfinite()
+    inside = (
+        ((values >= 0).all(dim=-1) | (values <= 0).all(dim=-1)) & (total != 0) & total.isfinite() & depth.isfinite()
+    )
     candidates, pixels, depth = candidates[inside], pixels[inside], depth[inside]
     shallowest = clip.new_full((height * width,), torch.inf).scatter_reduce(0, pixels, depth, "amin")
     winners = depth == shallowest[pixels]
@@ -52,7 +54,7 @@ def _nearest_faces(clip: Tensor, faces: Tensor, height: int, width: int) -> Tens
 
 
 def _bounding_box_pixels(clip: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """All (face, pixel) pairs with the pixel's center in the face's bounding box; faces that cannot be drawn have none."""
+    """All (face, pixel) pairs with the pixel's center in the face's bounding box, for faces that can be drawn."""
     repeated = (faces == faces.roll(1, dims=1)).any(dim=1)
     drawable = (faces >= 0).all(dim=1) & (faces < clip.shape[0]).all(dim=1) & ~repeated
     usable = drawable.nonzero()[:, 0]
@@ -72,7 +74,7 @@ def _bounding_box_pixels(clip: Tensor, faces: Tensor, height: int, width: int) -
 
 
 def _center_range(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First and end index of the pixel centers between the smallest and largest of `coordinates` `[F, 3]`, with slack."""
+    """First and end index of the pixel centers within the range of each face's `coordinates` `[F, 3]`, with slack."""
     low = (coordinates.amin(dim=1) - 1e-3).clamp(0, size)
     high = (coordinates.amax(dim=1) + 1e-3).clamp(0, size)
     return (low + 0.5).long(), (high + 0.5).long()
@@ -158,7 +160,9 @@ def antialias(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: T
     return torch.stack(views) if views else image.clone()
 
 
-def _antialias_view(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor) -> Tensor:
+def _antialias_view(
+    image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor
+) -> Tensor:
     height, width, channels = image.shape
     points = _pixel_coordinates(clip, height, width)
     with torch.no_grad():
@@ -191,7 +195,7 @@ def _antialias_view(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, ed
 def _silhouette_lines(
     points: Tensor, clip: Tensor, edges: Tensor, opposite: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Each silhouette edge once per pixel line whose centers it spans: edge, line, whether flat, and the face's side."""
+    """Each silhouette edge once per line of pixel centers that it spans: edge, line, whether flat, the face's side."""
     visible = clip.isfinite().all(dim=-1) & (clip[:, 3] >= SMALLEST_W) & (clip[:, 2] >= -clip[:, 3])
     p, q, near = points[edges[:, 0]], points[edges[:, 1]], points[opposite[:, 0]]
     other = opposite[:, 1].clamp_min(0)

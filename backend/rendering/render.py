@@ -31,7 +31,8 @@ class Rendered:
     Attributes:
         rgb: `[N, R, R, 3]`, premultiplied by alpha.
         alpha: `[N, R, R, 1]`, coverage in [0, 1].
-        depth: `[N, R, R]`, distance along the viewing axis to the nearest surface, infinite on the background; carries no gradient.
+        depth: `[N, R, R]`, distance along the viewing axis to the nearest surface, infinite on the background; it
+            carries no gradient.
     """
 
     rgb: Tensor

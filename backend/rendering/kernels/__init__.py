@@ -1,4 +1,4 @@
-"""The operators as NVIDIA Warp kernels, on CPU and CUDA. Importing this needs Warp; the names are those of `reference`."""
+"""The operators as NVIDIA Warp kernels, on CPU and CUDA. Importing this needs Warp; the names are `reference`'s."""
 
 from backend.rendering.kernels.antialiasing import antialias
 from backend.rendering.kernels.interpolation import interpolate

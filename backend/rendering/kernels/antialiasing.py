@@ -2,8 +2,8 @@
 
 After Laine et al. 2020 (section 3.5), but started from the mesh's silhouette edges instead of from the triangles that
 pixels happen to see: with small triangles most silhouette edges belong to a triangle that no pixel center hits, and
-their gradients would be lost. Each edge works in one direction: horizontal pixel pairs if it is steep, vertical if flat.
-For a pair (A, B = A + 1) crossed at t in [0, 1) from A's center, alpha = 1/2 - t; if it is positive A receives
+their gradients would be lost. Each edge works in one direction: horizontal pixel pairs if it is steep, vertical if
+flat. For a pair (A, B = A + 1) crossed at t in [0, 1) from A's center, alpha = 1/2 - t; if it is positive A receives
 alpha (C_B - C_A), else B does. The nearest edge of a pair wins.
 """
 
@@ -245,7 +245,9 @@ def project_to_pixels_backward(
 
 class _Antialias(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor) -> Tensor:
+    def forward(
+        ctx, image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor
+    ) -> Tensor:
         image, clip = image.contiguous(), clip.contiguous()
         views, height, width, channels = image.shape
         vertex_count, edge_count = clip.shape[1], edges.shape[0]

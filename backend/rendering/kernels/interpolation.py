@@ -100,7 +100,12 @@ class _Interpolate(torch.autograd.Function):
             [grad_image.contiguous(), attributes, face_ids, rows(barycentrics), rows(faces), *ctx.sizes]
             + [int(with_attributes), int(with_barycentrics), grad_attributes, rows(grad_barycentrics)],
         )
-        return grad_attributes if with_attributes else None, grad_barycentrics if with_barycentrics else None, None, None
+        return (
+            grad_attributes if with_attributes else None,
+            grad_barycentrics if with_barycentrics else None,
+            None,
+            None,
+        )
 
 
 def interpolate(attributes: Tensor, barycentrics: Tensor, face_ids: Tensor, faces: Tensor) -> Tensor:

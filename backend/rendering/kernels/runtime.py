@@ -44,7 +44,7 @@ def start() -> None:
 
 @contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """Warp's library writes to the process's standard error that there is no GPU driver; no setting keeps it from that."""
+    """Warp's library tells the process's standard error that there is no GPU driver; no setting keeps it from that."""
     try:
         kept = os.dup(2)
     except OSError:  # there is none to write to
@@ -61,7 +61,7 @@ def _silent_standard_error() -> Iterator[None]:
 
 
 def _kernel_folder() -> Path:
-    """A folder for compiled kernels: the user's cache, or where that cannot be written one that lasts for this process."""
+    """A folder for compiled kernels: the user's cache, or if that cannot be written one for this process alone."""
     try:
         folder = cache_folder() / "warp" / wp.config.version
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,9 @@ def launch(kernel: wp.Kernel, count: int, arguments: list) -> None:
         return
     start()
     device = next(a.device for a in arguments if isinstance(a, (Tensor, rows)))
-    values = [a.array() if isinstance(a, rows) else _array(a.view(-1)) if isinstance(a, Tensor) else a for a in arguments]
+    values = [
+        a.array() if isinstance(a, rows) else _array(a.view(-1)) if isinstance(a, Tensor) else a for a in arguments
+    ]
     with _current_stream(device):
         wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
 

@@ -109,7 +109,9 @@ def shade_backward(
             wp.atomic_add(grad_normals, face[1], grad_raw * b[1])
             wp.atomic_add(grad_normals, face[2], grad_raw * b[2])
             grad_b = wp.vec3(
-                wp.dot(normals[face[0]], grad_raw), wp.dot(normals[face[1]], grad_raw), wp.dot(normals[face[2]], grad_raw)
+                wp.dot(normals[face[0]], grad_raw),
+                wp.dot(normals[face[1]], grad_raw),
+                wp.dot(normals[face[2]], grad_raw),
             )
     if mode == LIT or mode == ALBEDO:
         grad_color = grad_rgb * factor
@@ -118,7 +120,9 @@ def shade_backward(
             wp.atomic_add(grad_colors, face[1], grad_color * b[1])
             wp.atomic_add(grad_colors, face[2], grad_color * b[2])
         grad_b += wp.vec3(
-            wp.dot(colors[face[0]], grad_color), wp.dot(colors[face[1]], grad_color), wp.dot(colors[face[2]], grad_color)
+            wp.dot(colors[face[0]], grad_color),
+            wp.dot(colors[face[1]], grad_color),
+            wp.dot(colors[face[2]], grad_color),
         )
     if with_geometry != 0:
         grad_barycentrics[pixel] = grad_b

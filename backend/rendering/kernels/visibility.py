@@ -72,14 +72,15 @@ def center_y(row: int, height: int):
 
 @wp.kernel(module=module)
 def project_to_pixels(clip: wp.array(dtype=wp.vec4), height: int, width: int, points: wp.array(dtype=wp.vec3)):
-    """(column, row, 1/w) in pixels, integers at the pixels' upper left corners; 1/w is 0 for a vertex nobody can see."""
+    """(column, row, 1/w) in pixels, integers at pixels' upper left corners; 1/w is 0 for unseen vertices."""
     vertex = wp.tid()
     p = clip[vertex]
     if wp.isfinite(p) and p[3] >= SMALLEST_W and p[2] >= -p[3]:
         scale = 1.0 / p[3]
         column = (p[0] * scale + 1.0) * 0.5 * float(width)
         row = (1.0 - p[1] * scale) * 0.5 * float(height)
-        points[vertex] = wp.vec3(column, row, scale)
+        if wp.isfinite(column) and wp.isfinite(row):
+            points[vertex] = wp.vec3(column, row, scale)
 
 
 @wp.kernel(module=module)
@@ -110,7 +111,7 @@ def find_nearest_faces(
     i = points[first + order[0]]
     j = points[first + order[1]]
     k = points[first + order[2]]
-    if i[2] * j[2] * k[2] == 0.0:
+    if wp.min(wp.min(i[2], j[2]), k[2]) == 0.0:
         return
     # Bounding box in pixel centers, a little too large so that rounding loses no pixel; the edge functions decide.
     low_x = wp.max(wp.min(wp.min(i[0], j[0]), k[0]) - PIXEL_SLACK, 0.0)
@@ -177,7 +178,9 @@ def resolve_fragments(
     b = a / (a[0] + a[1] + a[2])
     view_w = b[0] * p[3] + b[1] * q[3] + b[2] * r[3]
     face_ids[pixel] = face_id
-    barycentrics[pixel] = wp.vec3(weight_of(face[0], order, b), weight_of(face[1], order, b), weight_of(face[2], order, b))
+    barycentrics[pixel] = wp.vec3(
+        weight_of(face[0], order, b), weight_of(face[1], order, b), weight_of(face[2], order, b)
+    )
     depth[pixel] = (b[0] * p[2] + b[1] * q[2] + b[2] * r[2]) / view_w
     w[pixel] = view_w
 
@@ -299,7 +302,7 @@ class _Rasterize(torch.autograd.Function):
 
 
 def _lanes(device: torch.device, face_count: int, pixels: int) -> int:
-    """Side of the block of threads that share a face: 1 on the CPU, on a GPU larger the fewer (hence larger) faces are."""
+    """Side of the block of threads that share a face: 1 on the CPU, more on a GPU if faces are few and hence large."""
     if device.type == "cpu" or face_count == 0:
         return 1
     return max(1, min(16, int((4 * pixels / face_count) ** 0.5)))

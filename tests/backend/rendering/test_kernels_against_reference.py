@@ -86,7 +86,9 @@ def test_shade(solids, shading) -> None:
         grads = torch.autograd.grad((image * weight).sum(), inputs, allow_unused=True)
         results.append([image, *(torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads))])
     for actual, expected in zip(*results):
-        torch.testing.assert_close(actual, expected, atol=1e-4 * max(1.0, float(expected.detach().abs().max())), rtol=0.0)
+        torch.testing.assert_close(
+            actual, expected, atol=1e-4 * max(1.0, float(expected.detach().abs().max())), rtol=0.0
+        )
     assert results[0][3].abs().max() > 0
 
 
@@ -127,7 +129,9 @@ def test_antialias_on_intersecting_triangles(triangle_soup) -> None:
     clip = to_clip_space(scene.vertices, scene.cameras.clip_matrix())
     face_id, _, _, w = kernels.rasterize(clip, scene.faces, SIZE, SIZE)
     image = torch.rand(3, SIZE, SIZE, 4, generator=torch.Generator().manual_seed(2))
-    smooth = [room.antialias(image, clip, face_id, w, topology.edges, topology.opposite) for room in (kernels, reference)]
+    smooth = [
+        room.antialias(image, clip, face_id, w, topology.edges, topology.opposite) for room in (kernels, reference)
+    ]
     torch.testing.assert_close(smooth[0], smooth[1], atol=1e-4, rtol=0.0)
 
 

@@ -66,7 +66,8 @@ def test_vertex_gradients_agree_with_a_supersampled_render(solids, name, toleran
     """Least-squares slope over smooth displacements, 1 is right, for linear functionals of the image.
 
     Coverage alone is held to 4 %. With colors the silhouette's share is biased upward, since the color beside an edge
-    is taken at the pixel's center, up to a pixel inside the lit surface (measured: sphere 1.03, torus 1.07, cube 1.09 to 1.13).
+    is taken at the pixel's center, up to a pixel inside the lit surface (measured: sphere 1.03, torus 1.07, cube
+    1.09 to 1.13).
     """
     scene, size, step = solids[name], 32, 3e-3
     topology = build_topology(scene.faces)
@@ -99,7 +100,7 @@ def test_vertex_gradients_agree_with_a_supersampled_render(solids, name, toleran
 
 
 def test_gradient_descent_moves_a_sphere_onto_a_silhouette(solids) -> None:
-    """Translation and scale are recovered from coverage alone: the gradients point the right way far from the optimum."""
+    """Translation and scale are recovered from coverage alone: the gradients point the right way from afar."""
     scene = solids["sphere"]
     topology = build_topology(scene.faces)
 

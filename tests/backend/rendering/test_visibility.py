@@ -45,6 +45,17 @@ def test_visible_faces_are_those_of_a_float64_brute_force(triangle_soup, seed) -
         assert (expected >= 0).mean() > 0.2
 
 
+@pytest.mark.parametrize("lanes", [2, 5])
+def test_sharing_a_face_between_threads_changes_nothing(triangle_soup, monkeypatch, lanes) -> None:
+    visibility = pytest.importorskip("backend.rendering.kernels.visibility", reason="Warp has no build here")
+    scene = triangle_soup(0)
+    clip = to_clip_space(scene.vertices, scene.cameras.clip_matrix())
+    alone = rasterize(clip, scene.faces, 50, 50)
+    monkeypatch.setattr(visibility, "_lanes", lambda *_: lanes)  # as on a GPU
+    shared = rasterize(clip, scene.faces, 50, 50)
+    assert torch.equal(alone.face_id, shared.face_id) and torch.equal(alone.barycentrics, shared.barycentrics)
+
+
 def test_watertight_grid_has_no_holes() -> None:
     # A plane larger than the image, of many small and irregular triangles that share all their edges.
     generator = torch.Generator().manual_seed(0)
@@ -98,7 +109,9 @@ def test_barycentrics_depth_and_w_are_perspective_correct() -> None:
     covered = (fragments.face_id >= 0).reshape(-1)
     assert 300 < covered.sum() < 48 * 48
     assert (weights[covered] > -1e-4).all()
-    torch.testing.assert_close(fragments.barycentrics.reshape(-1, 3)[covered].double(), weights[covered], atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        fragments.barycentrics.reshape(-1, 3)[covered].double(), weights[covered], atol=2e-5, rtol=0
+    )
     along_axis = 3.0 - hits[covered][:, 2]
     torch.testing.assert_close(fragments.w.reshape(-1)[covered].double(), along_axis, atol=2e-5, rtol=0)
     clip_z = clip[0].double()[:, 2]
@@ -129,7 +142,9 @@ def test_faces_that_cannot_be_drawn_are_left_out() -> None:
 
 
 def test_huge_coordinates_and_triangles_beyond_the_image() -> None:
-    clip = torch.tensor([[[-1e30, -1e30, 0, 1], [1e30, -1e30, 0, 1], [0, 1e30, 0, 1], [5, 5, 0, 1], [6, 5, 0, 1], [5, 6, 0, 1]]])
+    clip = torch.tensor(
+        [[[-1e30, -1e30, 0, 1], [1e30, -1e30, 0, 1], [0, 1e30, 0, 1], [5, 5, 0, 1], [6, 5, 0, 1], [5, 6, 0, 1]]]
+    )
     faces = torch.tensor([[0, 1, 2], [3, 4, 5]], dtype=torch.int32)
     assert (rasterize(clip, faces[1:], 16, 16).face_id == -1).all()
     assert rasterize(clip, faces, 16, 16).barycentrics.isfinite().all()
