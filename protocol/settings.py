@@ -66,10 +66,10 @@ class CameraSettings(Settings):
 
 
 class LightSettings(Settings):
-    """Lambert shading under one directional light drawn around the camera (DreamFusion, section 3.1).
+    """Lambert shading by one lamp fixed to the camera rig (after DreamFusion, section 3.1, which draws it around its view).
 
-    The light's direction is the direction to the camera plus normal noise of `spread` plus `lift` upward; its ambient
-    share is uniform between the two bounds. `textureless` is the share of steps that are shaded without colors.
+    In camera axes (right, up, toward the camera's back) the lamp lies at (0, `lift`, 1) plus normal noise of `spread`;
+    the ambient share is uniform between the two bounds. `textureless` is the share of steps shaded without colors.
     """
 
     ambient_min: Fraction = 0.45

@@ -13,6 +13,7 @@ from backend.representations.density_grid import DensityGrid
 from backend.representations.large_steps import AdamUniform
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import cube, cylinder, icosphere
+from backend.representations.repair import make_sound
 from backend.representations.triangle_mesh import TriangleMesh
 from protocol.settings import GridStage, JobSettings, MeshStage, Stage, value_at
 
@@ -50,7 +51,8 @@ class RunningStage:
         """The mesh that the stage hands on."""
         if isinstance(self.representation, DensityGrid):
             return grid_to_mesh(self.representation, self.stage.target_vertices)
-        return self.representation.to_mesh()
+        mesh = self.representation.to_mesh()
+        return mesh if self.representation.locked else make_sound(mesh)
 
 
 def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> RunningStage:
