@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -16,9 +17,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="stands a shell script in for
 
 def test_a_broken_check_is_a_finding_and_stops_no_other() -> None:
     def broken() -> list[doctor.Finding]:
-        import a_module_that_does_not_exist  # noqa: F401
-
-        return []
+        return importlib.import_module("a_module_that_does_not_exist").findings()
 
     found = doctor.examine({"warp": broken, "disk": doctor.check_disk})
     assert found[0].name == "warp" and found[0].state == "problem"
