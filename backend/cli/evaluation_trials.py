@@ -33,12 +33,10 @@ from backend.representations.density_grid import DENSITY_SCALE, DensityGrid
 from backend.representations.mesh_data import MeshData
 from backend.toybox.captions import VOCABULARY
 from backend.toybox.model import ToyboxModel
+from backend.toybox.template import DENSITY_SCALE as TEMPLATE_SCALE
 from protocol.settings import GridStage, JobSettings
 
 TARGET_VERTICES = 2500
-
-TEMPLATE_SCALE = 12.0
-"""Density per unit length at softplus(logit) = 1 in the prior's guess (`VolumeTemplate.march`)."""
 
 
 def trials_of(part: str, prior_name: str, recipe: str, seeds: int, threads: int) -> tuple[list[Trial], Generate]:
@@ -111,7 +109,7 @@ def own_guess(prior: ToyboxPrior) -> Generate:
         size = (grid.settings.resolution,) * 3
         density = interpolate(tensors["density"][:1], size, mode="trilinear", align_corners=True)[0, 0]
         parts = interpolate(tensors["parts"][:1], size, mode="trilinear", align_corners=True)[0]
-        colors = prior.model.template._sample_colors(parts.permute(1, 2, 3, 0), tensors["colors"][0])
+        colors = prior.model.template.sample_colors(parts.permute(1, 2, 3, 0), tensors["colors"][0])
         grid.density_logits.copy_(_density_logits(density))
         grid.color_logits.copy_(torch.logit(colors.clamp(0.01, 0.99)))
         return grid_to_mesh(grid, TARGET_VERTICES)

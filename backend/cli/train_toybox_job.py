@@ -53,7 +53,7 @@ def train_toybox(arguments: argparse.Namespace) -> int:
 
 
 def _save_results(model, settings: TrainingSettings, log: Path, output: Path) -> None:
-    for network in model.networks():
+    for network in model.to("cpu").networks():
         network.eval().requires_grad_(False)
     model.save(output)
     draw_loss_plot(log, output / "loss.png")

@@ -24,6 +24,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from backend.toybox.template import VolumeTemplate
 from backend.toybox.text import build_text_encoder, build_tokenizer
@@ -84,6 +85,7 @@ class ToyboxModel:
     @staticmethod
     def load(folder: Path) -> ToyboxModel:
         """Read a model that `save` wrote. Raises OSError where a part is missing."""
+        transformers_logging.disable_progress_bar()  # it loads in a blink, and the bar would break ours
         model = ToyboxModel(
             PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True),
             CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True),

@@ -17,6 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+DENSITY_SCALE = 12.0
+"""Density per unit length where softplus(logit) is 1."""
+
+
 class VolumeTemplate(ModelMixin, ConfigMixin):
     """Caption embeddings -> volume -> premultiplied RGBA pictures.
 
@@ -71,25 +75,25 @@ class VolumeTemplate(ModelMixin, ConfigMixin):
         depth = middle[..., None] + half[..., None] * fraction
         points = (origins[:, :, None] + depth[..., None] * directions[:, :, None]).view(b, 1, r, samples, 3)
         sigma = F.softplus(F.grid_sample(density, points, align_corners=True)[:, 0, 0])
-        optical = sigma * 12.0 * (2 * half / samples)[..., None]
+        optical = sigma * DENSITY_SCALE * (2 * half / samples)[..., None]
         alpha = 1 - torch.exp(-optical)
         through = torch.exp(-(optical.cumsum(-1) - optical))
         weight = alpha * through
         if torch.is_grad_enabled():
             logits = F.grid_sample(parts, points, align_corners=True)[:, :, 0].permute(0, 2, 3, 1)
-            color = self._sample_colors(logits, colors[:, None, None])
+            color = self.sample_colors(logits, colors[:, None, None])
             return torch.cat([(weight[..., None] * color).sum(2), weight.sum(-1, keepdim=True)], -1)
         # Most samples are empty: without gradients, parts are looked up only where something is seen.
         rgb = torch.zeros(b, r, 3, device=origins.device)
         for i in range(b):
             ray, sample = torch.nonzero(weight[i] > 1e-3, as_tuple=True)
             logits = F.grid_sample(parts[i : i + 1], points[i : i + 1, :, ray, sample][:, None], align_corners=True)
-            color = self._sample_colors(logits[0, :, 0, 0].T, colors[i])
+            color = self.sample_colors(logits[0, :, 0, 0].T, colors[i])
             rgb[i].index_add_(0, ray, weight[i, ray, sample, None] * color)
         return torch.cat([rgb, weight.sum(-1, keepdim=True)], -1)
 
     @staticmethod
-    def _sample_colors(logits: Float[Tensor, "... K"], colors: Float[Tensor, "... P 3"]) -> Float[Tensor, "... 3"]:
+    def sample_colors(logits: Float[Tensor, "... K"], colors: Float[Tensor, "... P 3"]) -> Float[Tensor, "... 3"]:
         """Shaded colors of samples; membership is decided for each sample, so that part borders stay sharp."""
         shade = 0.8 + 0.3 * torch.tanh(logits[..., :1])
         return shade * (logits[..., 1:].softmax(-1)[..., None, :] @ colors)[..., 0, :]
