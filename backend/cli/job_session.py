@@ -113,13 +113,16 @@ class JobSession:
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> int:
         """Loads the prior, runs the job and writes its results; returns the exit code."""
-        if self.job.settings.prior == "toybox" or Path(self.job.settings.prior).is_dir():
+        settings = self.job.settings
+        if settings.prior == "toybox" or Path(settings.prior).is_dir():
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nothing is downloaded: no bars within our bar
-        from backend.optimize.control import Control
-        from backend.optimize.run import run_job
-        from backend.priors import load_prior
+        self.progress.show(Loading("torch and the other libraries"))
+        with self.clock.measure("libraries"):
+            from backend.optimize.control import Control
+            from backend.optimize.run import run_job
+            from backend.priors import load_prior
 
-        settings, device = self.job.settings, pick_device()
+            device = pick_device()
         self.progress.show(Loading(f"the prior {settings.prior}"))
         with self.clock.measure("prior"):
             prior = load_prior(settings.prior, device, self.progress.say)

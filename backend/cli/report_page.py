@@ -21,6 +21,7 @@ _THUMBS = 8
 _NUMBERS_FIRST = ("loss", "gradient", "norm")
 _STAGE_TITLES = {"grid": "density grid", "mesh": "mesh"}
 _TIMING_TITLES = {
+    "libraries": "loading libraries",
     "prior": "loading the prior",
     "start_mesh": "reading the mesh",
     "previews": "previews",

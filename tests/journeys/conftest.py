@@ -13,6 +13,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "backend.cli")
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +23,27 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def galatea(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def galatea(environment: dict[str, str]) -> Run:
     """Runs the command line with `words` in the folder `cwd` to its end."""
 
     def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *map(str, words)]
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The same within this process: for the many runs that need no process of their own to be killed or watched."""
+    from backend.cli.main import main
+
+    def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        code = main([*map(str, words)])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run
 
