@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,9 @@ from backend.representations.mesh_data import MeshData
 
 PROGRAM = "python3 galatea.py"
 """How a person calls the command line, for the commands that messages name."""
+
+PREVIEW_SHARE = 0.1
+"""Previews take at most this share of the time, however slow the machine is at the moment."""
 
 TURNS = 2.0
 """How often the object in the animation turns around while it grows."""
@@ -104,6 +108,10 @@ class JobSession:
         self.total = sum(stage.steps for stage in job.settings.stages)
         self.last_step = 0
         self.clock = Clock()
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """From now on previews count: the prior is loaded."""
         self._prior_ready = time.perf_counter()
 
     def run(
@@ -126,7 +134,7 @@ class JobSession:
         self.progress.show(Loading(f"the prior {settings.prior}"))
         with self.clock.measure("prior"):
             prior = load_prior(settings.prior, device, self.progress.say)
-        self._prior_ready = time.perf_counter()
+        self.start_clock()
         environment = describe_environment(device, settings.threads)
         self.log.sitting({"started": now(), "environment": environment})
 
@@ -159,25 +167,32 @@ class JobSession:
             if isinstance(event, StepDone):
                 self.last_step = event.step
             elif isinstance(event, Preview):
-                with self.clock.measure("previews"):
-                    self._refresh_preview(event)
+                self._refresh_preview(event)
             elif isinstance(event, Finished):
                 self.last_step = event.step
                 return event
         return None
 
     def _refresh_preview(self, event: Preview) -> None:
-        turning = (STRIP_AZIMUTHS[0] + 360.0 * TURNS * event.step / self.total) % 360
-        views = event.render([*STRIP_AZIMUTHS, turning], ELEVATION, VIEW_SIZE)
-        earlier = [frame[:, :VIEW_SIZE] for _, frame in self.log.frames(THUMB_COUNT)]
-        caption = f"{self.job.settings.prompt}   ·   step {event.step} of {self.total}"
-        strip = preview_strip(views[:4], earlier, caption)
-        path = self.folder.write("preview.png", encoded(strip, "PNG", compress_level=3), sync=False)
-        self.log.add_frame(event.step, np.concatenate([views[0], views[4]], axis=1))
+        """Draws the object as it is now, unless previews have already taken more than their share of the time."""
+        since_prior = time.perf_counter() - self._prior_ready
+        if self.clock.spent.get("previews", 0.0) > PREVIEW_SHARE * since_prior:
+            return
+        with self.clock.measure("previews"):
+            path = self._draw_preview(event.step, event.render)
         if "first_preview" not in self.clock.spent:
             seconds = time.perf_counter() - self._prior_ready
             self.clock.spent["first_preview"] = seconds
             self.progress.say(f"First preview after {seconds:.1f} s, refreshed from now on: {display_path(path)}")
+
+    def _draw_preview(self, step: int, render: Callable[[list[float], float, int], np.ndarray]) -> Path:
+        turning = (STRIP_AZIMUTHS[0] + 360.0 * TURNS * step / self.total) % 360
+        views = render([*STRIP_AZIMUTHS, turning], ELEVATION, VIEW_SIZE)
+        earlier = [frame[:, :VIEW_SIZE] for _, frame in self.log.frames(THUMB_COUNT)]
+        caption = f"{self.job.settings.prompt}   ·   step {step} of {self.total}"
+        strip = preview_strip(views[:4], earlier, caption)
+        self.log.add_frame(step, np.concatenate([views[0], views[4]], axis=1))
+        return self.folder.write("preview.png", encoded(strip, "PNG", compress_level=3), sync=False)
 
     def _stop(self, cancel: Callable[[], None]) -> None:
         cancel()
@@ -190,13 +205,15 @@ class JobSession:
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> None:
         from backend.cli.results import make_pictures, write_pictures, write_report
+        from backend.optimize.pictures import render_views
         from backend.representations import write_glb
 
         job, mesh = self.job, finished.mesh
         staging = self.folder.results()
-        growth = self.log.frames()
         self.progress.show(Loading("the results"))
         with self.clock.measure("results"):
+            self._draw_preview(finished.step, partial(render_views, mesh))
+            growth = self.log.frames()
             write_glb(mesh, staging / "mesh.glb")
             if write_own_format is not None:
                 write_own_format(mesh, staging)

@@ -131,13 +131,17 @@ def _curves(report: dict) -> str:
         return ""
     spans = _stage_spans(steps)
     names = sorted(steps["numbers"], key=lambda name: (_rank(name), name))
-    charts = [curve(_words(name), steps["step"], steps["numbers"][name], spans) for name in names]
+    constant = {name for name in names if len(set(steps["numbers"][name]) - {None}) == 1 and len(steps["step"]) > 1}
+    charts = [curve(_words(name), steps["step"], steps["numbers"][name], spans) for name in names if name not in constant]
     if any(steps["timestep"]):
         charts.append(dots("timestep drawn", steps["step"], steps["timestep"], spans))
     charts.append(curve("seconds per step", steps["step"], steps["seconds"], spans))
     note = "The line is the mean and the shade the range of neighboring steps."
     if len(spans) > 1:
         note += " Bands tell the stages apart."
+    if constant:
+        said = ", ".join(f"{_words(name)} {max(set(steps['numbers'][name]) - {None}):g}" for name in sorted(constant))
+        note += f" The same at every step: {escape(said)}."
     return f'<h2>Curves</h2><p>{note}</p><div class="charts">{"".join(charts)}</div>'
 
 

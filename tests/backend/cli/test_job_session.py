@@ -102,7 +102,10 @@ def test_results_are_complete_and_nothing_else_is_left(session: JobSession, fold
     assert [entry["after_step"] for entry in report["checkpoints"]] == [3, 6]
 
 
-def test_preview_is_a_whole_picture_after_every_step(session: JobSession, folder: OutputFolder) -> None:
+def test_preview_is_a_whole_picture_after_every_step(
+    session: JobSession, folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.cli.job_session.PREVIEW_SHARE", 1e9)
     sizes = set()
 
     def watched() -> Iterator[Event]:
@@ -117,6 +120,28 @@ def test_preview_is_a_whole_picture_after_every_step(session: JobSession, folder
     session.follow(watched())
     assert len(sizes) == 2  # without earlier pictures at first, then with a row of them
     assert {width for width, _ in sizes} == {768}
+
+
+def test_slow_previews_are_left_out(session: JobSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that says that drawing takes a second and everything else no time."""
+    seconds = [0.0]
+    monkeypatch.setattr("backend.cli.job_session.time.perf_counter", lambda: seconds[0])
+    session.start_clock()
+    drawn = []
+
+    def slow(azimuths: list[float], elevation: float, size: int) -> np.ndarray:
+        seconds[0] += 1.0
+        drawn.append(seconds[0])
+        return disc(azimuths, elevation, size)
+
+    def previews() -> Iterator[Event]:
+        for number in range(1, 101):
+            seconds[0] += 0.5
+            yield Preview(number, lambda: ball(0.5), slow)
+
+    session.follow(previews())
+    assert 4 <= len(drawn) <= 7  # in about 55 seconds
+    assert drawn[0] == 1.5  # the first one at once
 
 
 def test_cancelled_job_has_no_result(session: JobSession, folder: OutputFolder) -> None:
