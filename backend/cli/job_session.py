@@ -267,11 +267,11 @@ def judged(job: JobFile, mesh: MeshData) -> dict[str, object]:
 
 @contextlib.contextmanager
 def first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Calls `stop` on the first Ctrl-C; after it, Ctrl-C interrupts as it always does."""
+    """Calls `stop` on the first Ctrl-C; the second raises KeyboardInterrupt."""
     before = signal.getsignal(signal.SIGINT)
 
     def handle(signal_number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         stop()
 
     signal.signal(signal.SIGINT, handle)

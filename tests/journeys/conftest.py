@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -33,17 +35,16 @@ def galatea(environment: dict[str, str]) -> Run:
     return run
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+@pytest.fixture(scope="session")
+def here() -> Run:
     """The same within this process: for the many runs that need no process of their own to be killed or watched."""
     from backend.cli.main import main
 
     def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(cwd)
-        capsys.readouterr()
-        code = main([*map(str, words)])
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(words, code, said.out, said.err)
+        out, errors = io.StringIO(), io.StringIO()
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = main([*map(str, words)])
+        return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
 
     return run
 

@@ -40,12 +40,12 @@ def quad_ball(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def refined(galatea: Run, untrained_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def refined(here: Run, untrained_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of a short job, and the text of the file it began with."""
     cwd = tmp_path_factory.mktemp("refined")
     text = quad_ball(cwd / "ball.obj")
     words = ("refine", "ball.obj", "a red apple", "--up", "z", "--steps", 6, "--prior", untrained_prior, "--output", "out")
-    done = galatea(*words, cwd=cwd)
+    done = here(*words, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "out", text
 
