@@ -12,14 +12,16 @@ wp = pytest.importorskip("warp", reason="Warp has no build for this platform")
 @pytest.mark.parametrize("architecture", [75, 86, 90, 120])
 def test_every_kernel_compiles_for_cuda_without_a_gpu(architecture, tmp_path) -> None:
     from backend.rendering import kernels  # noqa: F401  (registers the kernels)
-    from backend.rendering.kernels import runtime
+    from backend.rendering.kernels import runtime, volume
 
     runtime.start()
-    written = wp.compile_aot_module(runtime.module, arch=architecture, use_ptx=True, module_dir=str(tmp_path))
-    ptx = "".join(Path(path).read_text() for path in written if str(path).endswith(".ptx"))
-    for kernel in runtime.module.kernels:
-        assert f"{kernel}_" in ptx, kernel
-    assert f".target sm_{architecture}" in ptx
+    for module in (runtime.module, volume.module):
+        written = wp.compile_aot_module(module, arch=architecture, use_ptx=True, module_dir=str(tmp_path))
+        ptx = "".join(Path(path).read_text() for path in written if str(path).endswith(".ptx"))
+        assert module.kernels
+        for kernel in module.kernels:
+            assert f"{kernel}_" in ptx, kernel
+        assert f".target sm_{architecture}" in ptx
 
 
 def test_kernels_are_kept_in_the_users_cache_or_in_a_folder_of_their_own(monkeypatch, tmp_path) -> None:
