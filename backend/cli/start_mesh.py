@@ -104,7 +104,9 @@ class _Moved:
     def __init__(self, start: StartMesh, result: MeshData) -> None:
         self._original = start.original
         self._tree = cKDTree(start.original)
-        self._positions = start.placement.undo(result.positions.astype(np.float64))
+        moved = (result.positions != start.mesh.positions).any(1, keepdims=True)
+        # What did not move is copied: scaling it there and back would change its last digits.
+        self._positions = np.where(moved, start.placement.undo(result.positions.astype(np.float64)), start.original)
         self._colors = np.full_like(self._positions, 0.8) if result.colors is None else result.colors
         self._normals = _smooth_normals(self._positions, result.faces)
 

@@ -51,6 +51,21 @@ def test_unmoved_mesh_comes_back_where_it_was(pyramid: Path, up: str, tmp_path: 
     assert [line for line in lines if line[0] == "f"] == [line for line in OBJ.splitlines() if line[0] == "f"]
 
 
+def test_vertices_that_did_not_move_are_copied(tmp_path: Path) -> None:
+    """Digits that single precision cannot hold must survive where nothing moved."""
+    path = tmp_path / "odd.obj"
+    path.write_text("v 10.1234567 0.3 0\nv 30.7654321 0 0\nv 20 20.1 0\nv 20 10 40\nf 3 2 1\nf 1 2 4\nf 2 3 4\nf 3 1 4\n")
+    start = StartMesh.read(path, "y")
+    positions = start.mesh.positions.copy()
+    positions[3] += np.float32(0.1)
+    (tmp_path / "out").mkdir()
+    start.write_result(MeshData(positions, start.mesh.faces, start.mesh.colors), tmp_path / "out")
+    lines = (tmp_path / "out" / "odd-refined.obj").read_text().splitlines()
+    vertices = [[float(word) for word in line.split()[1:4]] for line in lines if line.startswith("v ")]
+    assert vertices[:3] == [[10.1234567, 0.3, 0], [30.7654321, 0, 0], [20, 20.1, 0]]
+    assert vertices[3] != [20, 10, 40]
+
+
 def test_moved_vertex_moves_in_the_file(pyramid: Path, tmp_path: Path) -> None:
     start = StartMesh.read(pyramid, "z")
     positions = start.mesh.positions.copy()
