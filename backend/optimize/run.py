@@ -26,10 +26,11 @@ from backend.optimize.events import (
     StepDone,
 )
 from backend.optimize.pictures import render_views
-from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, restore_stage, start_shape
+from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, restore_stage
 from backend.optimize.step import StepRecord, distill_step
 from backend.priors.prior import Prior
 from backend.representations.mesh_data import MeshData
+from backend.representations.primitives import start_shape
 from protocol.settings import GridStage, JobSettings
 
 
@@ -53,7 +54,9 @@ def run_job(
     mark = fingerprint(settings, start_mesh, prior.name)
     generator = torch.Generator().manual_seed(settings.seed)
     total = sum(stage.steps for stage in settings.stages)
-    mesh = start_mesh if start_mesh is not None else start_shape(settings)
+    mesh = start_mesh
+    if mesh is None and settings.start.kind != "none":
+        mesh = start_shape(settings.start.kind)
 
     checkpoint = load_checkpoint(folder, mark) if resume else None
     first_stage = checkpoint.stage if checkpoint else 0

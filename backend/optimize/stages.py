@@ -12,10 +12,9 @@ from backend.representations.convert import grid_to_mesh
 from backend.representations.density_grid import DensityGrid
 from backend.representations.large_steps import AdamUniform
 from backend.representations.mesh_data import MeshData
-from backend.representations.primitives import cube, cylinder, icosphere
 from backend.representations.repair import make_sound
 from backend.representations.triangle_mesh import TriangleMesh
-from protocol.settings import GridStage, JobSettings, MeshStage, Stage, value_at
+from protocol.settings import GridStage, MeshStage, Stage, value_at
 
 
 @dataclass
@@ -86,12 +85,6 @@ def make_optimizers(representation: DensityGrid | TriangleMesh) -> list[torch.op
     others = [group for group in groups if group["name"] != "positions"]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(others, lr=0.0, betas=(0.9, 0.99), eps=1e-10)] if others else []
     return optimizers + ([AdamUniform(uniform, betas=(0.9, 0.99))] if uniform else [])
-
-
-def start_shape(settings: JobSettings) -> MeshData | None:
-    """The primitive that the settings ask for."""
-    makers = {"none": lambda: None, "sphere": lambda: icosphere(4), "cube": cube, "cylinder": cylinder}
-    return makers[settings.start.kind]()
 
 
 def _rates(stage: Stage) -> dict[str, object]:

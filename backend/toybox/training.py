@@ -31,7 +31,7 @@ class TrainingSettings:
     """Steps and rates of both phases; batches are counted in objects of four views."""
 
     seed: int = 0
-    template_steps: int = 2400
+    template_steps: int = 5000
     unet_steps: int = 5000
     template_batch: int = 16
     unet_batch: int = 16
