@@ -1,0 +1,355 @@
+"""Every message of the wire, one struct each; SPEC.md tells how they travel.
+
+A message is a msgpack map with its struct's tag under "type". Unknown keys, missing keys and values out of bounds are
+errors: both sides hold the same version (`PROTOCOL`), or part at once with a sentence that says so. Positions are in the
+space that jobs work in: right-handed, y up, the object's front toward +z, the whole object inside the unit sphere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from .settings import Fraction
+
+PROTOCOL = 1
+
+HexId = Annotated[str, Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}\Z")]
+"""128 random bits, as jobs, sessions and service instances are named."""
+Request = Annotated[int, Meta(ge=0, le=2**53)]
+"""A number that a client chooses for what it asks; the answer carries it back."""
+EventNumber = Annotated[int, Meta(ge=0, le=2**53)]
+Serial = Annotated[int, Meta(ge=0, le=2**53)]
+Sentence = Annotated[str, Meta(max_length=4000)]
+Words = Annotated[str, Meta(max_length=1000)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Steps = Annotated[int, Meta(ge=1, le=1_000_000)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+MAX_VERTICES = 2_000_000
+MAX_FACES = 4_000_000
+
+JobState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
+ErrorCode = Literal[
+    "version",  # the other side speaks another protocol version
+    "invalid",  # not a message, or a value out of bounds
+    "too_large",  # a frame, a mesh or a message beyond the limits
+    "unknown_job",  # there is no job of that id
+    "conflict",  # that cannot be done to the job as it stands
+    "input",  # the prompt, the mesh or the settings cannot be used
+    "disk",  # the service's disk is full or cannot be written
+    "worker",  # the process that worked on the job died
+    "internal",  # a defect of the service; its log says more
+]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of all that travels; the tag is the struct's name."""
+
+
+# ---- control, client to service
+
+
+class Hello(Message):
+    """First on the control socket. Everything else before it is refused."""
+
+    protocol: Annotated[int, Meta(ge=0, le=1_000_000)]
+    client: Name
+    """What speaks, for the service's log: "Galatea 0.1.0 in Blender 4.5.1"."""
+
+
+class Watch(Message):
+    """Send me the job's events after `after`, then all that come, and its progress."""
+
+    request: Request
+    job: HexId
+    after: EventNumber = 0
+
+
+class Unwatch(Message):
+    job: HexId
+
+
+class Acknowledge(Message):
+    """I have dealt with the job's events up to `number`: they need not be sent to me again."""
+
+    job: HexId
+    number: EventNumber
+
+
+class Steer(Message):
+    """Change what a job works toward. What is None stays."""
+
+    request: Request
+    job: HexId
+    prompt: Words | None = None
+    negative_prompt: Words | None = None
+    strength: Fraction | None = None
+
+
+class Pause(Message):
+    request: Request
+    job: HexId
+
+
+class Resume(Message):
+    """Go on with a paused job; take a failed or cancelled one up again from its checkpoint."""
+
+    request: Request
+    job: HexId
+
+
+class Cancel(Message):
+    request: Request
+    job: HexId
+
+
+class ListJobs(Message):
+    """The newest `limit` jobs, newest first."""
+
+    request: Request
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
+class Ping(Message):
+    """Every two seconds; a client that the service has not heard of for 30 s is forgotten (its jobs go on)."""
+
+    request: Request
+
+
+class Shutdown(Message):
+    """Save the running job's checkpoint and end the service. Its jobs go on when it is started again."""
+
+    request: Request
+
+
+# ---- control, service to client
+
+
+class Welcome(Message):
+    protocol: Annotated[int, Meta(ge=0, le=1_000_000)]
+    service: Name
+    """Its version."""
+    instance: HexId
+    """Drawn anew at every start of the service: serials and topologies of another instance mean nothing."""
+    session: HexId
+    """The session id that the handshake authenticated, for a check."""
+    priors: Annotated[tuple[Name, ...], Meta(max_length=100)]
+    recipes: Annotated[tuple[Name, ...], Meta(max_length=100)]
+    devices: Annotated[tuple[Name, ...], Meta(max_length=64)]
+
+
+class Done(Message):
+    """What `request` asked for has been done, and is on disk where it must outlive the service."""
+
+    request: Request
+
+
+class Refused(Message):
+    """What `request` asked for was not done; None if the message was so broken that it showed no request."""
+
+    request: Request | None
+    code: ErrorCode
+    message: Sentence
+    """One or two sentences for a person: what was given, what was expected, what to do."""
+
+
+class JobSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    job: HexId
+    state: JobState
+    command: Literal["generate", "refine"]
+    prompt: Words
+    step: Count
+    total: Count
+    created: Annotated[float, Meta(ge=0)]
+    """Seconds since 1970, UTC."""
+    last_event: EventNumber
+
+
+class Jobs(Message):
+    request: Request
+    jobs: Annotated[tuple[JobSummary, ...], Meta(max_length=100)]
+
+
+class Pong(Message):
+    """Answers Ping; `last_events` of the watched jobs shows a client whether it has missed one, and then it watches again."""
+
+    request: Request
+    instance: HexId
+    last_events: dict[HexId, EventNumber] = {}
+
+
+class Progress(Message):
+    """Newest wins: sent to watchers a few times a second, never stored, dropped for a client that does not keep up."""
+
+    job: HexId
+    state: JobState
+    what: Sentence
+    """What is going on, as a phrase: "loading the prior", "optimizing the mesh"."""
+    step: Count
+    total: Count
+    stage: Count
+    """Index of the stage, from 0."""
+    seconds_left: Annotated[float, Meta(ge=0)] | None
+    step_seconds: Annotated[float, Meta(ge=0)]
+    memory_megabytes: Annotated[float, Meta(ge=0)]
+    numbers: Annotated[dict[Name, float], Meta(max_length=64)] = {}
+
+
+# ---- what has happened to a job: numbered from 1, stored, sent again until acknowledged
+
+
+class Queued(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    pass
+
+
+class Started(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """A worker took the job up, at `step`: not 0 if it went on from a checkpoint."""
+
+    step: Count
+    device: Name
+
+
+class Paused(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    step: Count
+
+
+class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    step: Count
+
+
+class Steered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """From `step` on the job works with these values, complete."""
+
+    step: Count
+    prompt: Words
+    negative_prompt: Words
+    strength: Fraction
+
+
+class Warned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    message: Sentence
+
+
+class Finished(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """The result is on the service's disk: fetch it."""
+
+    step: Count
+    seconds: Annotated[float, Meta(ge=0)]
+    vertices: Count
+    faces: Count
+
+
+class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    code: ErrorCode
+    message: Sentence
+    resumable: bool
+    """Whether Resume has a checkpoint to go on from."""
+
+
+class Cancelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    step: Count
+    resumable: bool
+
+
+Happening = Queued | Started | Paused | Resumed | Steered | Warned | Finished | Failed | Cancelled
+
+
+class JobEvent(Message):
+    """One happening of a job; `number` counts from 1 without gaps for each job."""
+
+    job: HexId
+    number: EventNumber
+    time: Annotated[float, Meta(ge=0)]
+    happening: Happening
+
+
+# ---- bulk
+
+
+class MeshHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which frames follow the header, in this order, little-endian, C order:
+
+    positions [vertices, 3] float32; faces [faces, 3] int32 unless `faces` is 0; colors [vertices, 3] float32 in
+    [0, 1] if `colors`. `faces` 0 means: the topology that the receiver already has.
+    """
+
+    vertices: Annotated[int, Meta(ge=3, le=MAX_VERTICES)]
+    faces: Annotated[int, Meta(ge=0, le=MAX_FACES)]
+    colors: bool
+
+
+class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to make. A recipe turns it into the full settings tree (settings.py) on the service's side."""
+
+    command: Literal["generate", "refine"]
+    prompt: Annotated[str, Meta(min_length=1, max_length=1000)]
+    negative_prompt: Words = ""
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    steps: Steps | None = None
+    """Over all stages; None takes the recipe's."""
+    strength: Fraction = 0.5
+    """How freely vertices may move: 0 leaves them where they are bit for bit, 0.5 is the recipe's own pace, 1 twice that."""
+    recipe: Name | None = None
+    """One of Welcome's; None takes the recipe that is named like the command."""
+    prior: Name = "toybox"
+    """One of Welcome's."""
+    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+
+
+class Submit(Message):
+    """Client to service, with the mesh's frames for refine. The client draws the job's id, so that sending the same
+    submission again (after a lost connection) makes no second job; another one under the same id is refused."""
+
+    request: Request
+    job: HexId
+    job_request: JobRequest
+    mesh: MeshHeader | None = None
+
+
+class Accepted(Message):
+    """The job is on the service's disk."""
+
+    request: Request
+    job: HexId
+
+
+class Grant(Message):
+    """Client to service: credit for one snapshot of the job newer than `after` (0: any). A later grant for the same job
+    replaces an earlier one. If `topology` is the snapshot's, its faces are left out; -1: I have none."""
+
+    job: HexId
+    after: Serial = 0
+    topology: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+
+
+class Snapshot(Message):
+    """Service to client: the object as it is now, spending the credit. Within an instance, the same topology number means the
+    same faces; 0 is the topology of the mesh that was submitted, in every instance."""
+
+    job: HexId
+    serial: Serial
+    step: Count
+    topology: Annotated[int, Meta(ge=0, le=2**53)]
+    mesh: MeshHeader
+
+
+class Fetch(Message):
+    """Client to service: send me the result of a finished job."""
+
+    request: Request
+    job: HexId
+
+
+class Result(Message):
+    request: Request
+    job: HexId
+    mesh: MeshHeader
+
+
+ToServiceControl = Hello | Watch | Unwatch | Acknowledge | Steer | Pause | Resume | Cancel | ListJobs | Ping | Shutdown
+ToClientControl = Welcome | Done | Refused | JobEvent | Jobs | Pong | Progress
+ToServiceBulk = Submit | Grant | Fetch
+ToClientBulk = Accepted | Refused | Snapshot | Result
