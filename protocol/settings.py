@@ -152,6 +152,8 @@ class JobSettings(Settings):
     prior: Annotated[str, Meta(min_length=1, max_length=4096)] = "toybox"
     recipe: Annotated[str, Meta(min_length=1, max_length=200)] = "generate"
     start: StartShape = StartShape()
+    strength: Fraction = 0.5
+    """How freely mesh stages move vertices: 0 leaves them where they are bit for bit, 0.5 is the recipe's own pace, 1 twice that."""
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     """CPU threads of the numerical libraries; part of the tree because sums depend on it."""
     checkpoint_seconds: Positive = 5.0

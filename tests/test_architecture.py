@@ -58,7 +58,11 @@ ROOMS = {
         "backend.rendering backend.representations backend.cameras backend.toybox protocol.settings",
         "torch diffusers transformers safetensors trimesh scipy skimage matplotlib PIL jaxtyping",
     ),
-    "backend.service": room("protocol backend.optimize", "zmq ray"),
+    "backend.service": room(
+        "protocol backend.optimize backend.recipes backend.priors backend.representations",
+        "zmq msgpack msgspec psutil torch",
+    ),
+    "blender_addon": room("blender_addon.protocol", "bpy bl_ui mathutils"),
     "backend.cli": room(
         "protocol backend galatea", "torch warp PIL rich matplotlib trimesh scipy psutil msgspec huggingface_hub"
     ),
@@ -70,7 +74,7 @@ EXCEPTIONS = {
 
 def modules() -> list[str]:
     """Every module of ours that ships, as a dotted name."""
-    files = [*ROOT.glob("protocol/**/*.py"), *ROOT.glob("backend/**/*.py")]
+    files = [file for room in ("protocol", "backend", "blender_addon") for file in (ROOT / room).glob("**/*.py")]
     return sorted(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files)
 
 
@@ -108,7 +112,7 @@ def forbidden(module: str, imported: str) -> bool:
     row = ROOMS[home] if home else room()
     extra = EXCEPTIONS.get(module, room())
     top = imported.split(".")[0]
-    if top in ("backend", "protocol", "galatea"):
+    if top in ("backend", "protocol", "galatea", "blender_addon"):
         allowed = {*row.ours, *extra.ours, *([home] if home else [])}
         return not (is_everybodys(imported) or any(is_within(imported, prefix) for prefix in allowed))
     return not (top in sys.stdlib_module_names or top == "numpy" or top in row.third_parties | extra.third_parties)

@@ -36,6 +36,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="a preset of stages and settings")
     parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
     parser.add_argument("--prior", metavar="NAME", help="toybox (default), a model folder or a hub id")
+    parser.add_argument("--strength", type=float, metavar="S", help="how freely vertices move, 0 to 1 (default 0.5)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default output/...)")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished job in that folder")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default 1); results depend on it")
@@ -67,6 +68,7 @@ def settings_of(arguments: argparse.Namespace, recipe: str, stages: tuple[Stage,
         "seed": arguments.seed,
         "prior": _prior_name(arguments.prior),
         "threads": arguments.threads,
+        "strength": arguments.strength,
     }
     tree = {"prompt": checked_prompt(arguments.prompt), "recipe": recipe, "stages": msgspec.to_builtins(stages)}
     tree |= {name: value for name, value in given.items() if value is not None} | more
@@ -124,6 +126,7 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "steps": arguments.steps,
         "prior": _prior_name(arguments.prior),
         "threads": arguments.threads,
+        "strength": arguments.strength,
     }
     known = {
         "prompt": settings.prompt,
@@ -133,6 +136,7 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "steps": sum(stage.steps for stage in settings.stages),
         "prior": settings.prior,
         "threads": settings.threads,
+        "strength": settings.strength,
     }
     different = list(differences(given, known))
     if different:

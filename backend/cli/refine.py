@@ -14,7 +14,7 @@ from backend.cli.job_arguments import (
 )
 from backend.cli.output_folder import begin, default_output, take_up
 from backend.errors import InputError
-from protocol.settings import GridStage, JobSettings, MeshStage
+from protocol.settings import JobSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +55,9 @@ def _output(arguments: argparse.Namespace) -> Path:
 
 
 def _new_settings(arguments: argparse.Namespace) -> JobSettings:
-    from backend.recipes import load_recipe
+    from backend.recipes import keeping_topology
 
     if arguments.mesh is None:
         raise InputError("Name the mesh to refine and then the prompt: refine chair.obj \"a red chair\".")
     recipe = arguments.recipe or "refine"
-    stages = load_recipe(recipe).stages
-    for stage in stages:
-        if isinstance(stage, GridStage) or (isinstance(stage, MeshStage) and stage.remesh_every):
-            raise InputError(f"The recipe {recipe} makes a topology of its own; refining keeps the mesh's topology.")
-    return settings_of(arguments, recipe, stages)
+    return settings_of(arguments, recipe, keeping_topology(recipe))

@@ -16,21 +16,23 @@ import msgspec
 import torch
 
 from backend.errors import InputError
+from backend.optimize.control import Aim
 from backend.representations.mesh_data import MeshData
 from protocol.settings import JobSettings
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` of the whole job, `stage` and the step within it, seconds spent, and the states of everything that learns."""
+    """`step` of the whole job, `stage` and the step within it, seconds spent, the aim, and the states of what learns."""
 
     step: int
     stage: int
     stage_step: int
     seconds: float
+    aim: Aim
     representation: dict[str, Any]
     optimizers: list[dict[str, Any]]
     generator: torch.Tensor
@@ -52,7 +54,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, mark: str) -> None:
     path, part = folder / FILE_NAME, folder / (FILE_NAME + ".part")
     try:
         with open(part, "wb") as file:
-            torch.save({"format": FORMAT, "fingerprint": mark, **vars(checkpoint)}, file)
+            torch.save({"format": FORMAT, "fingerprint": mark, **vars(checkpoint), "aim": vars(checkpoint.aim)}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -71,7 +73,7 @@ def load_checkpoint(folder: Path, mark: str) -> Checkpoint | None:
         if state.pop("format") != FORMAT:
             raise KeyError("format")
         found = state.pop("fingerprint")
-        checkpoint = Checkpoint(**state)
+        checkpoint = Checkpoint(**state | {"aim": Aim(**state["aim"])})
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
         raise InputError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}); remove it to start the job anew."

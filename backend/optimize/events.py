@@ -74,6 +74,16 @@ class Remeshed:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """The steps after `step` work toward these values."""
+
+    step: int
+    prompt: str
+    negative_prompt: str
+    strength: float
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should know, but the job goes on."""
 
@@ -90,4 +100,4 @@ class Finished:
     facts: dict[str, object] = field(default_factory=dict)
 
 
-Event = Loading | StageStarted | StepDone | Preview | CheckpointSaved | Remeshed | Warned | Finished
+Event = Loading | StageStarted | StepDone | Preview | CheckpointSaved | Remeshed | Steered | Warned | Finished

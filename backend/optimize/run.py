@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
+from backend.errors import InputError
 from backend.optimize.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
-from backend.optimize.control import Control
+from backend.optimize.control import Aim, Control
 from backend.optimize.events import (
     CheckpointSaved,
     Event,
@@ -23,7 +24,9 @@ from backend.optimize.events import (
     Preview,
     Remeshed,
     StageStarted,
+    Steered,
     StepDone,
+    Warned,
 )
 from backend.optimize.pictures import render_views
 from backend.optimize.stages import RunningStage, begin_stage, make_optimizers, restore_stage
@@ -44,13 +47,13 @@ def run_job(
 ) -> Iterator[Event]:
     """Run the whole job, checkpointing into `folder`; the last event is `Finished` unless `control` cancels.
 
-    With `resume` it goes on from the folder's checkpoint if there is one. Raises InputError for a prompt that the prior
-    does not know, for stages that lack a mesh to begin with, and for a checkpoint of another job.
+    With `resume` it goes on from the folder's checkpoint if there is one, toward the aim it was steered to by then. Raises
+    InputError for a prompt that the prior does not know, for stages that lack a mesh to begin with, and for a checkpoint
+    of another job; a prompt that the job is steered to and the prior does not know is only warned of.
     """
     control = control or Control()
     torch.set_num_threads(settings.threads)
     device = prior.alphas_cumprod.device
-    conditioning = prior.encode_prompt(settings.prompt, settings.negative_prompt)
     mark = fingerprint(settings, start_mesh, prior.name)
     generator = torch.Generator().manual_seed(settings.seed)
     total = sum(stage.steps for stage in settings.stages)
@@ -59,6 +62,8 @@ def run_job(
         mesh = start_shape(settings.start.kind)
 
     checkpoint = load_checkpoint(folder, mark) if resume else None
+    aim = checkpoint.aim if checkpoint else Aim(settings.prompt, settings.negative_prompt, settings.strength)
+    conditioning = prior.encode_prompt(aim.prompt, aim.negative_prompt)
     first_stage = checkpoint.stage if checkpoint else 0
     step = checkpoint.step if checkpoint else 0
     clock = _Clock(checkpoint.seconds if checkpoint else 0.0)
@@ -76,8 +81,15 @@ def run_job(
 
         while within < stage.steps:
             control.wait_while_paused()
+            wanted = control.steered(aim)
+            if wanted != aim:
+                try:
+                    conditioning, aim = prior.encode_prompt(wanted.prompt, wanted.negative_prompt), wanted
+                    yield Steered(step, aim.prompt, aim.negative_prompt, aim.strength)
+                except InputError as error:
+                    yield Warned(f"{error} The job goes on as before.")
             started = time.monotonic()
-            record = distill_step(running, within / stage.steps, prior, conditioning, generator)
+            record = distill_step(running, within / stage.steps, aim.strength, prior, conditioning, generator)
             within, step = within + 1, step + 1
             if running.remesh_due(within) and running.representation.remesh(stage.target_vertices):
                 running.optimizers = make_optimizers(running.representation)
@@ -87,12 +99,12 @@ def run_job(
             yield _step_done(record, step, total, index, seconds, clock.left(total - step))
 
             now = time.monotonic()
-            if step == 1 or now - previewed >= settings.preview_seconds:
+            if control.take_preview_request() or step == 1 or now - previewed >= settings.preview_seconds:
                 yield _preview(running, step)
                 previewed = time.monotonic()
             if now - saved >= settings.checkpoint_seconds or control.cancelled:
                 yield _save(folder, mark, Checkpoint(
-                    step, index, within, clock.seconds, running.representation.state_dict(),
+                    step, index, within, clock.seconds, aim, running.representation.state_dict(),
                     [optimizer.state_dict() for optimizer in running.optimizers], generator.get_state(),
                 ))
                 saved = time.monotonic()

@@ -25,12 +25,13 @@ class RunningStage:
     representation: DensityGrid | TriangleMesh
     optimizers: list[torch.optim.Optimizer]
 
-    def set_schedules(self, progress: float) -> None:
-        """Give the optimizers and the representation this step's values."""
+    def set_schedules(self, progress: float, strength: float = 0.5) -> None:
+        """Give the optimizers and the representation this step's values; `strength` scales the pace of vertices."""
         rates = _rates(self.stage)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = value_at(rates[group["name"]], progress)
+                pace = 2.0 * strength if group["name"] == "positions" else 1.0
+                group["lr"] = pace * value_at(rates[group["name"]], progress)
         if isinstance(self.stage, GridStage):
             self.representation.sharpness = value_at(self.stage.sharpness, progress)
 

@@ -28,11 +28,16 @@ class StepRecord:
 
 
 def distill_step(
-    running: RunningStage, progress: float, prior: Prior, conditioning: Conditioning, generator: torch.Generator
+    running: RunningStage,
+    progress: float,
+    strength: float,
+    prior: Prior,
+    conditioning: Conditioning,
+    generator: torch.Generator,
 ) -> StepRecord:
     """Advance the stage by one optimizer step; every random number comes from `generator` (a CPU generator)."""
     stage, device = running.stage, prior.alphas_cumprod.device
-    running.set_schedules(progress)
+    running.set_schedules(progress, strength)
 
     cameras = sample_view_group(stage.cameras, generator).to(device)
     light = sample_light(stage.light, cameras, generator)

@@ -1,0 +1,43 @@
+"""From what was asked for to the full settings tree: a recipe's stages, its length, and the request's own values."""
+
+from __future__ import annotations
+
+from backend.errors import InputError
+from backend.recipes.load import load_recipe, shortened
+from protocol.messages import JobRequest
+from protocol.settings import GridStage, JobSettings, MeshStage, Stage
+
+
+def keeping_topology(recipe: str) -> tuple[Stage, ...]:
+    """The stages of a recipe for a mesh of the artist's own.
+
+    Raises InputError if the recipe is not there or makes a topology of its own.
+    """
+    stages = load_recipe(recipe).stages
+    for stage in stages:
+        if isinstance(stage, GridStage) or (isinstance(stage, MeshStage) and stage.remesh_every):
+            raise InputError(f"The recipe {recipe} makes a topology of its own; refining keeps the mesh's topology.")
+    return stages
+
+
+def settings_for(request: JobRequest) -> JobSettings:
+    """What the job of a request will be, complete. Raises InputError for a recipe or a number of steps that does not fit."""
+    recipe = request.recipe or request.command
+    stages = keeping_topology(recipe) if request.command == "refine" else load_recipe(recipe).stages
+    if request.command == "generate" and not isinstance(stages[0], GridStage):
+        raise InputError(f"The recipe {recipe} needs a mesh to begin with; choose another to generate from words alone.")
+    if request.steps is not None:
+        stages = shortened(stages, request.steps)
+    prompt = request.prompt.strip()
+    if not prompt:
+        raise InputError('The prompt is empty; say what to make in words, for example "a red mushroom".')
+    return JobSettings(
+        prompt=prompt,
+        stages=stages,
+        negative_prompt=request.negative_prompt.strip(),
+        seed=request.seed,
+        prior=request.prior,
+        recipe=recipe,
+        strength=request.strength,
+        threads=request.threads,
+    )
