@@ -134,6 +134,7 @@ def _active_collection(context: Context) -> Collection:
 
 def _make_active(context: Context, preview: Object) -> None:
     layer = context.view_layer
+    layer.update()  # so that it knows the new object
     if preview.name not in layer.objects:
         return
     for object in layer.objects:

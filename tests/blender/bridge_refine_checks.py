@@ -60,7 +60,7 @@ def check_accept_moves_vertices_and_colors_only() -> None:
     wanted = np.array([0.01, 0.02, 0.05]) / np.linalg.norm([0.01, 0.02, 0.05])
     expect(np.abs(direction - wanted).max() < 1e-4, direction)
     shown = np.array([item.color_srgb for item in original.data.color_attributes["Color"].data])[:, :3]
-    expect(np.abs(shown - colors).max() < 1e-4)  # Blender takes a shortcut to the power
+    expect(np.abs(shown - colors).max() < 2e-4)  # Blender takes a shortcut to that power
 
 
 def check_a_lone_material_is_given_only_where_there_is_none() -> None:
