@@ -93,7 +93,7 @@ def _check(positions: np.ndarray, faces: np.ndarray | None, colors: np.ndarray |
         wrong = (faces < 0) | (faces >= len(positions))
         _refuse_first(wrong, faces, "Face", "vertex indices", f"from 0 to {len(positions) - 1:,}")
     if faces is not None:
-        a, b, c = faces[:, 0], faces[:, 1], faces[:, 2]
+        a, b, c = np.ascontiguousarray(faces.T)
         if (twice := (a == b) | (b == c) | (c == a)).any():
             _refuse_first(twice[:, None], faces, "Face", "vertex indices", "three different ones")
     if colors is not None and not (colors.min() >= 0.0 and colors.max() <= 1.0):

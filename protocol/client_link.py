@@ -1,0 +1,230 @@
+"""One connection to one service, from the first TCP packet to the first failure; never used again after it.
+
+Both sockets have a monitor, so that a wrong token, a listener that is not Galatea and a service that is gone are told
+apart and each gets a sentence of its own. Nothing is sent before the handshakes have succeeded, so nothing can wait in
+ZeroMQ's queues and reach another service than the one it was meant for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from .client_events import ConnectionState
+from .codec import (
+    HANDSHAKE_SECONDS,
+    LOST_SECONDS,
+    MAX_BUFFERS,
+    PING_SECONDS,
+    WELCOME_SECONDS,
+    Frame,
+    Received,
+    WireError,
+    apply_limits,
+    decode,
+    encode,
+)
+from .location import Connection, other_version
+from .messages import PROTOCOL, Hello, Ping, Pong, Refused, ToClientBulk, ToClientControl, Welcome
+
+HOST = "127.0.0.1"
+MOST_PER_TURN = 64
+"""Messages that are read at once; a service that floods must not keep the thread from its other work."""
+
+START = "Start it (in Blender: Start in Galatea's preferences; in a terminal: python3 galatea.py serve)."
+RESTART = "End what runs there, or end the Galatea service and start it again, which takes another port."
+
+
+class LinkFailed(Exception):
+    """The link is of no use any more: the state it leaves the client in, and a sentence for a person."""
+
+    def __init__(self, state: ConnectionState, message: str) -> None:
+        super().__init__(message)
+        self.state: ConnectionState = state
+        self.message = message
+
+
+class Link:
+    """The two sockets and how far they have come. Used by one thread only."""
+
+    def __init__(self, context: zmq.Context[Any], connection: Connection, session: str, name: str) -> None:
+        self.connection = connection
+        self.welcome: Welcome | None = None
+        self._session, self._name = session, name
+        self._control = _Line(context, connection.control_port, session, connection.token, bulk=False)
+        self._bulk = _Line(context, connection.bulk_port, session, connection.token, bulk=True)
+        self._deadline = time.monotonic() + HANDSHAKE_SECONDS + 1.0
+        self._greeted = False
+        self._next_ping = 0.0
+        self._silent_since: float | None = None
+
+    def sockets(self) -> list[zmq.Socket[Any]]:
+        """What to poll for reading."""
+        return [self._control.socket, self._control.monitor, self._bulk.socket, self._bulk.monitor]
+
+    def read(self) -> tuple[list[Received[Any]], bool]:
+        """What has come, without waiting, and whether there may be more at once. Raises LinkFailed.
+
+        What came before a failure is returned first, and the failure raised by the next call.
+        """
+        try:
+            received = [*self._control.receive(ToClientControl), *self._bulk.receive(ToClientBulk)]
+        except WireError as error:
+            state: ConnectionState = "refused" if self.welcome is None else "lost"
+            raise LinkFailed(state, f"The service sent what cannot be read: {error.message} {UPDATE}") from None
+        if received and self.welcome is not None:
+            self._silent_since = None
+            for one in received:
+                self._check_instance(one.message)
+            return received, len(received) >= MOST_PER_TURN
+        for line in (self._control, self._bulk):
+            line.watch_handshake(connected=self.welcome is not None)
+        if received:
+            return self._take_welcome(received), False
+        return [], False
+
+    def keep_alive(self, next_number: Callable[[], int]) -> None:
+        """Greet, ping, and look at the clock; `next_number` numbers the pings. Raises LinkFailed."""
+        now = time.monotonic()
+        if not self._greeted and self._control.ready and self._bulk.ready:
+            self._greeted = True
+            self._deadline = now + WELCOME_SECONDS
+            self.send(Hello(protocol=PROTOCOL, client=self._name))
+        if self.welcome is None:
+            if now > self._deadline:
+                raise LinkFailed("refused", self._why_so_long())
+            return
+        if self._silent_since is not None and now - self._silent_since > LOST_SECONDS:
+            raise LinkFailed("lost", f"The service has not answered for {LOST_SECONDS:g} s. Trying again; its log says what it does.")
+        if now < self._next_ping:
+            return
+        self._next_ping = now + PING_SECONDS
+        if self._silent_since is None:
+            self._silent_since = now
+        self.send(Ping(request=next_number()))
+
+    def was_asleep(self) -> None:
+        """This process did not run for a while: the service's silence in that time means nothing."""
+        if self._silent_since is not None:
+            self._silent_since = time.monotonic()
+
+    def next_deadline(self) -> float:
+        """When `keep_alive` has something to do (monotonic seconds)."""
+        if self.welcome is None:
+            return self._deadline
+        return self._next_ping
+
+    def send(self, message: msgspec.Struct, buffers: Sequence[Frame] = (), *, bulk: bool = False) -> None:
+        """Raises WireError for what is no message, LinkFailed if the service does not read any more."""
+        # Copied on purpose: sending without copies makes pyzmq start a thread that never ends.
+        frames = encode(message, buffers)
+        try:
+            (self._bulk if bulk else self._control).socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            raise LinkFailed("lost", "The service does not read what it is sent. Trying again; its log says what it does.") from None
+
+    def close(self) -> None:
+        self._control.close()
+        self._bulk.close()
+
+    def _take_welcome(self, received: list[Received[Any]]) -> list[Received[Any]]:
+        first = received[0].message
+        if isinstance(first, Refused):
+            raise LinkFailed("refused", first.message)
+        if not isinstance(first, Welcome):
+            raise LinkFailed("refused", f"The service answered Hello with {type(first).__name__}. Update it, and start it again.")
+        if first.protocol != PROTOCOL:
+            raise LinkFailed("refused", other_version(first.protocol))
+        if first.session != self._session or first.instance != self.connection.instance:
+            raise LinkFailed("refused", "The service that answered is not the one of the connection file. Trying again with it.")
+        self.welcome = first
+        return received
+
+    def _check_instance(self, message: object) -> None:
+        if isinstance(message, Pong) and self.welcome is not None and message.instance != self.welcome.instance:
+            raise LinkFailed("lost", "Another service answered in the place of the one that was connected. Trying again.")
+
+    def _why_so_long(self) -> str:
+        port = self.connection.control_port
+        if self._greeted:
+            return f"The service on port {port} let this client in but did not answer for {WELCOME_SECONDS:g} s. Look into its log, and start it again."
+        return f"What listens on port {port} does not answer like a Galatea service. {RESTART}"
+
+
+class _Line:
+    """A DEALER socket and its monitor."""
+
+    def __init__(self, context: zmq.Context[Any], port: int, session: str, token: str, *, bulk: bool) -> None:
+        self.ready = False
+        self._port, self._kind = port, "bulk" if bulk else "control"
+        self._reached = False
+        self.socket = context.socket(zmq.DEALER)
+        apply_limits(self.socket, bulk=bulk)
+        self.socket.reconnect_ivl = -1  # a link that broke is replaced, not repaired
+        self.socket.plain_username = session.encode()
+        self.socket.plain_password = token.encode()
+        self.monitor = self.socket.get_monitor_socket()
+        self.monitor.linger = 0
+        self.socket.connect(f"tcp://{HOST}:{port}")
+
+    def receive(self, kinds: Any) -> list[Received[Any]]:
+        """Raises WireError for what is no message of `kinds`."""
+        received = []
+        while len(received) < MOST_PER_TURN:
+            try:
+                frames = [self.socket.recv(zmq.NOBLOCK, copy=False)]
+            except zmq.Again:
+                break
+            while frames[-1].more:
+                if len(frames) > MAX_BUFFERS:
+                    raise WireError("too_large", f"A message has more than {MAX_BUFFERS + 1} frames.")
+                frames.append(self.socket.recv(zmq.NOBLOCK, copy=False))
+            received.append(decode(frames, kinds))
+        return received
+
+    def watch_handshake(self, *, connected: bool) -> None:
+        """Read the monitor. Raises LinkFailed when the line is gone, or never came to be."""
+        while self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
+            match zmq.Event(event["event"]):
+                case zmq.Event.CONNECTED:
+                    self._reached = True
+                case zmq.Event.HANDSHAKE_SUCCEEDED:
+                    self.ready = True
+                case zmq.Event.HANDSHAKE_FAILED_AUTH:
+                    raise LinkFailed("refused", self._wrong_token())
+                case zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+                    raise LinkFailed("refused", self._no_galatea())
+                case zmq.Event.DISCONNECTED | zmq.Event.CLOSED:
+                    raise self._gone(connected)
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(0)
+
+    def _gone(self, connected: bool) -> LinkFailed:
+        if connected:
+            return LinkFailed("lost", "The connection to the service broke off: it has ended, or was restarted. Trying again.")
+        if self.ready:
+            return LinkFailed("lost", f"The service ended while its {self._kind} port {self._port} was being connected. Trying again.")
+        if self._reached:
+            return LinkFailed("refused", self._no_galatea())
+        return LinkFailed("searching", f"No service answers on port {self._port}, where the last one was: it has ended. {START}")
+
+    def _wrong_token(self) -> str:
+        return (
+            f"The service on port {self._port} refused the token of the connection file, which is another service's. "
+            "End that service, delete the file and start the service again."
+        )
+
+    def _no_galatea(self) -> str:
+        return f"What listens on port {self._port} is not a Galatea service. {RESTART}"
+
+
+UPDATE = "Update Galatea, so that both sides are of one version, and start the service again."
