@@ -53,8 +53,11 @@ class Prepared:
     high: np.ndarray
 
 
-_latest: dict[str, Topology] = {}
-"""The topology prepared last, under its key: most snapshots have the same one. Replaced whole, so that threads may share it."""
+KEPT = 4
+
+_recent: dict[str, Topology] = {}
+"""The topologies prepared last, under their keys, oldest first: most snapshots have the same one as that before. Replaced
+whole, never changed, so that threads may share it."""
 
 
 def prepare(placement: Placement, snapshot: SnapshotArrived) -> Prepared:
@@ -76,13 +79,13 @@ def prepare_mesh(placement: Placement, mesh: Mesh) -> Prepared:
 
 def topology_of(faces: np.ndarray) -> Topology:
     """The topology of triangles [F, 3] int32. Triangles that use a vertex twice are left out: Blender cannot edit them."""
-    global _latest
+    global _recent
     faces = np.ascontiguousarray(faces, dtype=np.int32)
     key = hashlib.blake2b(faces, digest_size=16).hexdigest()
-    known = _latest.get(key)
+    known = _recent.get(key)
     if known is None:
         known = _build(key, faces)
-        _latest = {key: known}
+        _recent = dict([*_recent.items(), (key, known)][-KEPT:])
     return known
 
 

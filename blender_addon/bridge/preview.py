@@ -106,6 +106,7 @@ def _begin_new(context: Context, name: str, placement: Placement) -> Object:
 
 
 def _begin_copy(context: Context, original: Object) -> Object:
+    context.view_layer.update()  # it may not know yet what a script has just linked
     if original.name not in context.view_layer.objects:
         raise SceneError(f"{original.name} is not in this view layer: select an object that is.")
     marks.refused_if_taken(original)
