@@ -1,0 +1,11 @@
+"""What the buttons do. Operators are thin: they check, call the bridge and the session, and tell what went wrong.
+
+None of them has Blender push undo steps by itself: a job pushes one before its preview appears and one when it ends, so
+that one undo after accepting brings back the object as it was.
+"""
+
+from __future__ import annotations
+
+from . import ending, making, prompts, running, service, view
+
+CLASSES = (*making.CLASSES, *running.CLASSES, *ending.CLASSES, *service.CLASSES, *view.CLASSES, *prompts.CLASSES)

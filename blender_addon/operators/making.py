@@ -1,0 +1,145 @@
+"""Generate, refine, and taking up a job that the service has already."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import StringProperty
+from bpy.types import Context, Object, Operator
+
+from .. import prompt_history, solid_colors
+from ..bridge import collect, finish, preview
+from ..bridge.errors import SceneError
+from ..bridge.placement import Placement, default_placement
+from ..live_job import LiveJob
+from ..preferences import open_link
+from ..protocol.codec import WireError
+from ..protocol.mesh_codec import Mesh
+from ..protocol.messages import JobRequest
+from ..session import Session, current
+
+
+def why_not_now(context: Context) -> str:
+    """Why no job can be sent, in a sentence; empty if one can."""
+    if not context.window_manager.galatea.prompt.strip():
+        return "Type a prompt first."
+    connection = current().connection
+    if connection is not None and connection.state == "refused":
+        return connection.message
+    if connection is not None and connection.state == "searching":
+        return "The service is not running: press Start."
+    return ""
+
+
+def request_of(context: Context, command: str) -> JobRequest:
+    """The panel's fields as a request."""
+    settings = context.window_manager.galatea
+    return JobRequest(
+        command=command,
+        prompt=settings.prompt.strip(),
+        negative_prompt=settings.negative_prompt.strip(),
+        seed=settings.seed,
+        steps=settings.steps or None,
+        strength=settings.strength,
+        prior=settings.prior or "toybox",
+    )
+
+
+def begin(
+    context: Context, session: Session, request: JobRequest, mesh: Mesh | None, original: Object | None, placement: Placement
+) -> LiveJob:
+    """Puts the preview into the scene and sends the job, or leaves all as it was. Raises SceneError and WireError."""
+    job = session.new_job_id()
+    bpy.ops.ed.undo_push(message="Before Galatea")
+    shown = preview.begin(context, job, request.prompt, original, placement)
+    try:
+        live = session.submit(job, request, mesh, placement)
+    except Exception:
+        finish.discard(context, shown)
+        raise
+    prompt_history.remember(request.prompt)
+    return live
+
+
+def show_colors(operator: Operator) -> None:
+    if solid_colors.show_once():
+        operator.report({"INFO"}, "Solid view now shows colors; the switch is in the Galatea panel.")
+
+
+class GALATEA_OT_generate(Operator):
+    bl_idname = "galatea.generate"
+    bl_label = "Generate"
+    bl_description = "Make an object from the prompt, at the 3D cursor, live in the scene"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        reason = why_not_now(context)
+        cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: Context) -> set[str]:
+        session = open_link()
+        placement = default_placement(tuple(context.scene.cursor.location))
+        try:
+            begin(context, session, request_of(context, "generate"), None, None, placement)
+        except (SceneError, WireError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        show_colors(self)
+        return {"FINISHED"}
+
+
+class GALATEA_OT_refine(Operator):
+    bl_idname = "galatea.refine"
+    bl_label = "Refine Selected"
+    bl_description = "Change the active object toward the prompt, on a copy; vertices, faces and UVs stay"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        reason = why_not_now(context)
+        active = context.view_layer.objects.active
+        if not reason and (active is None or active.type != "MESH" or not active.select_get()):
+            reason = "Select a mesh object first."
+        cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: Context) -> set[str]:
+        session = open_link()
+        original = context.view_layer.objects.active
+        try:
+            collected = collect.collect(original)
+            live = begin(context, session, request_of(context, "refine"), collected.mesh, original, collected.placement)
+        except (SceneError, WireError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        for note in collected.notes:
+            live.note(note)
+        show_colors(self)
+        return {"FINISHED"}
+
+
+class GALATEA_OT_reattach(Operator):
+    bl_idname = "galatea.reattach"
+    bl_label = "Reattach"
+    bl_description = "Show this job in the scene and follow it"
+
+    job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: Context) -> set[str]:
+        session = open_link()
+        summary = next((summary for summary in session.listed if summary.job == self.job), None)
+        live = session.jobs.get(self.job)
+        name = live.prompt if live else summary.prompt if summary else "Galatea"
+        try:
+            placement = session.scene.placement(self.job)
+            if placement is None:
+                placement = default_placement(tuple(context.scene.cursor.location))
+                bpy.ops.ed.undo_push(message="Before Galatea")
+                preview.begin(context, self.job, name, None, placement)
+        except SceneError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session.attach(self.job, placement, summary)
+        return {"FINISHED"}
+
+
+CLASSES = (GALATEA_OT_generate, GALATEA_OT_refine, GALATEA_OT_reattach)

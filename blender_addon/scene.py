@@ -1,0 +1,61 @@
+"""The open scene, as the session reaches it: frames go in through the bridge, and what shows them is drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from . import properties
+from .bridge import prepare, preview
+from .bridge.errors import SceneError
+from .bridge.placement import Placement
+from .bridge.prepare import Prepared
+from .live_job import LiveJob
+from .preferences import preferences
+from .protocol.client_events import SnapshotArrived
+from .protocol.mesh_codec import Mesh
+from .session import NoPreview
+
+
+class BlenderScene:
+    """Fulfills `session.Scene`; keeps nothing, since undo and loading a file make every reference invalid."""
+
+    def prepare(self, placement: Placement, snapshot: SnapshotArrived) -> Prepared:
+        return prepare.prepare(placement, snapshot)
+
+    def prepare_result(self, placement: Placement, mesh: Mesh) -> Prepared:
+        return prepare.prepare_mesh(placement, mesh)
+
+    def folder(self) -> Path:
+        return preferences(bpy.context).folder()
+
+    def placement(self, job: str) -> Placement | None:
+        found = preview.find(job)
+        return None if found is None else preview.placement_of_preview(found)
+
+    def placements(self) -> dict[str, Placement]:
+        """Those of all previews in the open file whose stored placement is sound."""
+        found = {}
+        for job, object in preview.previews():
+            if object.users_scene:
+                try:
+                    found[job] = preview.placement_of_preview(object)
+                except SceneError as error:
+                    print(f"Galatea: {object.name}: {error}")
+        return found
+
+    def apply(self, job: str, prepared: Prepared) -> None:
+        found = preview.find(job)
+        if found is None:
+            raise NoPreview(job)
+        if not preview.apply(found, prepared):
+            raise SceneError(preview.why_not(found, prepared) or "The update could not be shown.")
+
+    def refresh(self, jobs: list[LiveJob]) -> None:
+        properties.match_controls(jobs)
+        for manager in bpy.data.window_managers:
+            for window in manager.windows:
+                for area in window.screen.areas:
+                    if area.type == "VIEW_3D":
+                        area.tag_redraw()
