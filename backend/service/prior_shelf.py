@@ -1,0 +1,53 @@
+"""The worker's priors: the one used last stays loaded, and its kernels are compiled before the first job comes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+# The bars of libraries would fill the service's log.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import torch
+
+from backend.optimize.run import run_job
+from backend.priors import load_prior
+from backend.priors.prior import Prior
+from backend.recipes import settings_for
+from protocol.messages import JobRequest
+
+log = logging.getLogger(__name__)
+
+
+class PriorShelf:
+    """`priors`: offered name -> what `load_prior` takes. `device` is what "auto" turned out to be."""
+
+    def __init__(self, priors: dict[str, str], device: str) -> None:
+        self._sources = priors
+        self.device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        self._loaded: tuple[str, Prior] | None = None
+
+    def has(self, name: str) -> bool:
+        return self._loaded is not None and self._loaded[0] == name
+
+    def get(self, name: str) -> Prior:
+        """Raises InputError if it cannot be loaded. The one before it makes room first."""
+        if not self.has(name):
+            self._loaded = None
+            self._loaded = (name, load_prior(self._sources[name], self.device, log.info))
+        return self._loaded[1]
+
+
+def warm_up(prior: Prior) -> None:
+    """Have every kernel of a job compiled and loaded by one step of each stage.
+
+    Only where that is quick: a large prior takes minutes for a step on a CPU.
+    """
+    if prior.recipe_family != "toybox" and prior.alphas_cumprod.device.type == "cpu":
+        return
+    settings = settings_for(JobRequest("generate", "a red mushroom", steps=2))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in run_job(settings, None, prior, Path(folder)):
+            pass

@@ -1,0 +1,99 @@
+"""What a client submits, checked as far as that can be done without the prior, and put on disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import InputError
+from backend.recipes import settings_for
+from backend.service.clients import Refusal
+from backend.service.job_files import JobFiles, write_mesh
+from backend.service.job_store import JobRecord, JobStore
+from protocol.codec import WireError
+from protocol.mesh_codec import read_mesh
+from protocol.messages import JobRequest, MeshHeader, Submit
+
+FREE_BYTES_NEEDED = 100_000_000
+MAX_QUEUED = 100
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+
+
+def accept(
+    folder: Path, store: JobStore, priors: Collection[str], message: Submit, buffers: Sequence[memoryview]
+) -> JobRecord | None:
+    """The record of a new job, whose mesh is on disk; None if the very same job is there already.
+
+    Raises:
+        Refusal: it cannot be done; the sentence says why.
+    """
+    request = message.job_request
+    _check_mesh(request, message.mesh, buffers)
+    digest = _digest(message.mesh, buffers)
+    there = store.get(message.job)
+    if there is not None:
+        if there.request == request and there.mesh_digest == digest:
+            return None
+        raise Refusal("conflict", f"There is another job {message.job} already; draw a new id for a new job.")
+    if request.prior not in priors:
+        raise Refusal("input", f"This service offers no prior {request.prior!r}; it offers {', '.join(priors)}.")
+    try:
+        settings = settings_for(request)
+    except InputError as error:
+        raise Refusal("input", str(error)) from error
+    if len(store.queued()) >= MAX_QUEUED:
+        raise Refusal("conflict", f"{MAX_QUEUED} jobs are waiting already; cancel some, or wait until they are done.")
+    _write_files(JobFiles(folder, message.job), message.mesh, buffers)
+    return JobRecord(
+        job=message.job,
+        state="queued",
+        request=request,
+        settings=settings,
+        mesh_digest=digest,
+        prompt=settings.prompt,
+        negative_prompt=settings.negative_prompt,
+        strength=settings.strength,
+        created=time.time(),
+        total=sum(stage.steps for stage in settings.stages),
+    )
+
+
+def _check_mesh(request: JobRequest, header: MeshHeader | None, buffers: Sequence[memoryview]) -> None:
+    if request.command == "refine" and header is None:
+        raise Refusal("input", "To refine, a mesh is needed, and none was sent.")
+    if request.command == "generate" and header is not None:
+        raise Refusal("input", "To generate, no mesh is used, and one was sent; refine it, or leave it out.")
+    if header is not None:
+        try:
+            read_mesh(header, buffers)
+        except WireError as error:
+            raise Refusal(error.code, error.message) from error
+
+
+def _digest(header: MeshHeader | None, buffers: Sequence[memoryview]) -> str | None:
+    if header is None:
+        return None
+    digest = hashlib.sha256(msgspec.msgpack.encode(header))
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.hexdigest()
+
+
+def _write_files(files: JobFiles, header: MeshHeader | None, buffers: Sequence[memoryview]) -> None:
+    try:
+        files.make()
+        free = shutil.disk_usage(files.folder).free
+        if free < FREE_BYTES_NEEDED:
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free and a job needs {FREE_BYTES_NEEDED / 1e6:.0f} MB")
+        if header is not None:
+            write_mesh(files.start, header, buffers)
+    except OSError as error:
+        files.remove()
+        raise Refusal("disk", f"The job cannot be stored: {error.strerror}. Free some space where the service keeps its jobs.") from error

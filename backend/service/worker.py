@@ -1,0 +1,72 @@
+"""The worker process: `python -m backend.service.worker`, with its configuration on standard input.
+
+It keeps the prior warm and works on one job at a time. Torch and all that comes with it are imported after the service
+has been told that this takes a moment. The process ends when its service does, whatever it is doing: standard input
+then closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import InputError
+from backend.service.worker_link import ServiceLink
+from backend.service.worker_messages import Exit, Preparing, Ready, Run, Unusable, WorkerConfiguration
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    # Ctrl-C and a system's shutdown reach the whole group of processes: the service says what is to be saved first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    configuration = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfiguration)
+    threading.Thread(target=_end_with_service, daemon=True).start()
+    link = ServiceLink(configuration)
+    try:
+        _work(configuration, link)
+    finally:
+        link.close()
+
+
+def _end_with_service() -> None:
+    # Raw reads: at exit, Python would wait for the lock of a buffered one.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(1)
+
+
+def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
+    link.send(Preparing("loading torch and the other libraries"))
+    from backend.service.prior_shelf import PriorShelf, warm_up
+    from backend.service.worker_job import WorkerJob
+
+    shelf = PriorShelf(configuration.priors, configuration.device)
+    first = next(iter(configuration.priors))
+    link.send(Preparing(f"loading the prior {first}"))
+    try:
+        prior = shelf.get(first)
+    except InputError as error:
+        link.send(Unusable(str(error)))
+        return
+    link.send(Preparing("compiling kernels and trying them"))
+    warm_up(prior)
+    link.send(Ready(shelf.device))
+    while True:
+        message = link.wait()
+        if isinstance(message, Exit):
+            return
+        if isinstance(message, Run) and WorkerJob(message, link, shelf, Path(configuration.folder)).work():
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A worker process as its service sees it: started, told what to do, watched, and asked why it died."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+import backend
+from backend.service.worker_messages import WorkerConfiguration
+from protocol.messages import Done, HexId, Progress, Refused
+
+LONGEST_LINE = 4000
+
+Answer = Callable[[Done | Refused], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class WorkerProcess:
+    """One process and what it is busy with. It ends by itself when its standard input is closed."""
+
+    device: str
+    session: HexId
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+    address: bytes = b""
+    what: str = "starting"
+    """What it does until it is ready."""
+    ready: bool = False
+    job: HexId | None = None
+    stopping: Literal["cancel", "make room"] | None = None
+    """Why its job has been asked to stop."""
+    progress: Progress | None = None
+    pending: dict[int, tuple[int, Answer]] = field(default_factory=dict)
+    """Our request number -> the client's, and how to answer it."""
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.job is None
+
+    def take(self, job: HexId) -> None:
+        self.job, self.stopping, self.progress = job, None, None
+
+    def let_go(self) -> None:
+        self.job, self.stopping, self.progress = None, None, None
+
+    def death(self) -> str | None:
+        """How the process ended, as the end of a sentence that begins with "the worker process"; None if it lives."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code >= 0:
+            return f"ended by itself with code {code}"
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+            return f"was ended by signal {-code} ({name}{memory})"
+        return f"was ended by signal {-code}"
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def close(self) -> None:
+        """Frees what is left of a process that has ended."""
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def start_worker(device: str, port: int, token: str, folder: Path, priors: dict[str, str]) -> WorkerProcess:
+    """A new worker process. Its token goes through its standard input: command lines and environments can be read by others."""
+    session = secrets.token_hex(16)
+    configuration = WorkerConfiguration(port, session, token, str(folder), device, priors)
+    root = str(Path(backend.__file__).resolve().parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "backend.service.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    threading.Thread(target=_log_lines, args=(process.stdout, device), daemon=True).start()
+    with contextlib.suppress(OSError):  # it died at once: its exit code will tell
+        process.stdin.write(msgspec.json.encode(configuration) + b"\n")
+        process.stdin.flush()
+    return WorkerProcess(device, session, process)
+
+
+def _log_lines(output: IO[bytes], device: str) -> None:
+    with output:
+        while line := output.readline(LONGEST_LINE):
+            if text := line.decode(errors="replace").rstrip():
+                log.info("worker %s: %s", device, text)
