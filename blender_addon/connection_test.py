@@ -32,11 +32,11 @@ def test_connection(folder: Path, state: ServiceState, name: str) -> tuple[bool,
     lines.append(f"Ports {connection.control_port} and {connection.bulk_port} answer.")
     answer = ask(folder, name)
     if answer is None:
-        return False, [*lines, "The service did not greet back within 3 s: it may be wedged. Stop it, start it, see its log."]
+        return False, [*lines, f"The service did not answer within {ANSWER_PATIENCE:g} s: stop it, start it again, and see its log."]
     if answer.state != "connected":
         return False, [*lines, answer.message]
-    priors = ", ".join(answer.welcome.priors)
-    return True, [*lines, f"It works: the service greets back and has the priors {priors} on {', '.join(answer.welcome.devices)}."]
+    priors, devices = ", ".join(answer.welcome.priors), ", ".join(answer.welcome.devices)
+    return True, [*lines, f"It works: the service answers, and has the prior {priors} on {devices}."]
 
 
 def advice(state: ServiceState) -> str:

@@ -31,7 +31,7 @@ def after_load(*_arguments: object) -> None:
         session.solid_before.clear()
         placements = session.scene.placements()
         if placements:
-            open_link()
+            open_link(bpy.context)
         session.settle(placements)
     except Exception as error:
         report(session, error)

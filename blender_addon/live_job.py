@@ -150,8 +150,8 @@ class LiveJob:
         """The state in words."""
         words = {
             "sending": "Sending to the service",
-            "queued": "Waiting for its turn",
-            "running": self.what[:1].upper() + self.what[1:] if self.what else "Starting",
+            "queued": self._what_or("Waiting for its turn"),
+            "running": self._what_or("Starting"),
             "paused": "Paused",
             "finished": "Finished" if self.result is not None else "Finished: fetching the result",
             "failed": "Failed",
@@ -159,6 +159,9 @@ class LiveJob:
             "refused": "Refused",
         }
         return words[self.phase]
+
+    def _what_or(self, otherwise: str) -> str:
+        return self.what[:1].upper() + self.what[1:] if self.what else otherwise
 
     def fraction(self) -> float:
         return min(1.0, self.step / self.total) if self.total else 0.0

@@ -76,10 +76,10 @@ def preferences(context: Context) -> GalateaPreferences:
     return context.preferences.addons[__package__].preferences
 
 
-def open_link() -> Session:
+def open_link(context: Context) -> Session:
     """The session with its client made and looking for the service."""
     session = current()
     session.wanted = True
-    session.connect()
+    session.connect(preferences(context).folder())
     wake()
     return session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tomllib
 from pathlib import Path
 
@@ -23,15 +24,23 @@ def register() -> None:
         bpy.utils.register_class(cls)
     handlers.register()
     timer.start()
+    atexit.register(leave)
 
 
 def unregister() -> None:
     """Leaves nothing behind; the service and its jobs go on."""
+    atexit.unregister(leave)
     timer.stop()
     handlers.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
     properties.unregister()
+    close_session()
+
+
+def leave() -> None:
+    """Blender quits without switching extensions off; a timer or a connection left behind could keep it from ending."""
+    timer.stop()
     close_session()
 
 

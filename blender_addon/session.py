@@ -89,14 +89,14 @@ class Session:
         self.client: Client | None = None
         self._make_client = make_client
         self._placements: dict[str, object] = {}
-        self._asked: dict[int, tuple[str, str]] = {}
+        self._asked: dict[int | None, tuple[str, str]] = {}
+        """Request -> the job that it was about ("" for the service itself), and what to say if it is refused."""
         self._next_list = self._next_look = 0.0
 
     # ---- connection
 
-    def connect(self) -> Client:
-        """The client for the service of the preferences; the old one is closed if they name another folder now."""
-        folder = self.scene.folder()
+    def connect(self, folder: Path) -> Client:
+        """The client for the service in `folder`; one for another folder is closed."""
         if self.client is not None and self.process is not None and self.process.folder == folder:
             return self.client
         self.disconnect()
@@ -195,11 +195,19 @@ class Session:
 
     def ask(self, job: str, what: str) -> None:
         """`what` is "pause", "resume" or "cancel"."""
+        if job in self.jobs:
+            self.jobs[job].problem = ""
         number = getattr(self._client(), what)(job)
         self._asked[number] = (job, f"{what.capitalize()} was not done")
 
-    def list_jobs(self) -> None:
-        self._client().list_jobs()
+    def stop_service(self) -> None:
+        """Have the service end itself if it can be talked to, and see to it that it does."""
+        assert self.process is not None
+        self.process.stop(self._shut_down if self.connected else None)
+        self.look_soon()
+
+    def _shut_down(self) -> None:
+        self._asked[self._client().shutdown()] = ("", "")  # whether it has ended is seen by its process
 
     def _client(self) -> Client:
         if self.client is None:
@@ -225,6 +233,8 @@ class Session:
             case ConnectionChanged():
                 self.connection = event
                 self._next_list = 0.0
+                if event.state == "connected":
+                    self.problem = ""
             case Submitted(job=job, refused=refused) if job in self.jobs:
                 live = self.jobs[job]
                 live.heard = now
@@ -244,17 +254,23 @@ class Session:
                 self._take_snapshot(self.jobs[job], event, now)
             case ResultArrived(job=job) if job in self.jobs:
                 self._take_result(self.jobs[job], event, now)
-            case Replied(request=request, refused=refused):
-                job, words = self._asked.pop(request, ("", "")) if request is not None else ("", "")
-                if refused and job in self.jobs:
-                    self.jobs[job].problem = f"{words}: {refused.message}"
-                elif refused:
-                    self.problem = refused.message
+            case Replied():
+                self._take_reply(event)
             case JobsListed(jobs=jobs):
                 self.listed = jobs
                 for summary in jobs:
                     if summary.job in self.jobs:
                         self.jobs[summary.job].take_summary(summary)
+
+    def _take_reply(self, reply: Replied) -> None:
+        """What was done shows in the job's events; what was refused is told where it was asked for."""
+        job, words = self._asked.pop(reply.request, (None, ""))
+        if reply.refused is None:
+            return
+        if job is None:
+            self.problem = reply.refused.message
+        elif job in self.jobs:
+            self.jobs[job].problem = f"{words}: {reply.refused.message}"
 
     def _take_happening(self, live: LiveJob, event: m.JobEvent, now: float) -> None:
         live.take_event(event, now)
@@ -286,7 +302,7 @@ class Session:
     def look_around(self, now: float) -> None:
         """Now and then: how the service's process is doing, and which jobs it has."""
         if self.wanted:
-            self.connect()
+            self.connect(self.scene.folder())
         if self.process is not None and not self.connected and now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             state = self.process.state()
@@ -294,7 +310,7 @@ class Session:
             self.service = state
         if self.connected and self.wanted and now >= self._next_list:
             self._next_list = now + LIST_EVERY
-            self.list_jobs()
+            self._client().list_jobs()
 
     def look_soon(self) -> None:
         """The process was started or stopped: see how it is doing at the next tick."""

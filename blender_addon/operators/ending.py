@@ -27,7 +27,7 @@ class GALATEA_OT_accept(JobOperator, Operator):
     bl_description = "Take the result into the scene for good. A job that still runs is stopped and taken as it is now"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         live = session.jobs[self.chosen(session)]
         try:
             finish.accept(context, preview.find(live.job), live.result)
@@ -44,7 +44,7 @@ class GALATEA_OT_keep_copy(JobOperator, Operator):
     bl_description = "Keep the result as an object of its own, and the original as it was"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         live = session.jobs[self.chosen(session)]
         try:
             finish.keep_as_copy(context, preview.find(live.job), live.result)
@@ -61,7 +61,7 @@ class GALATEA_OT_discard(JobOperator, Operator):
     bl_description = "Stop the job, remove its preview and show the original as it was"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         live = session.jobs[self.chosen(session)]
         shown = preview.find(live.job)
         if shown is not None:

@@ -77,7 +77,7 @@ class GALATEA_OT_generate(Operator):
         return not reason
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         placement = default_placement(tuple(context.scene.cursor.location))
         try:
             begin(context, session, request_of(context, "generate"), None, None, placement)
@@ -103,7 +103,7 @@ class GALATEA_OT_refine(Operator):
         return not reason
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         original = context.view_layer.objects.active
         try:
             collected = collect.collect(original)
@@ -125,7 +125,7 @@ class GALATEA_OT_reattach(Operator):
     job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         summary = next((summary for summary in session.listed if summary.job == self.job), None)
         live = session.jobs.get(self.job)
         name = live.prompt if live else summary.prompt if summary else "Galatea"

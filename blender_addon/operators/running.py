@@ -32,7 +32,7 @@ class GALATEA_OT_steer(JobOperator, Operator):
     bl_description = "Let the running job work toward these words from now on"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         live = session.jobs[self.chosen(session)]
         controls = context.window_manager.galatea.jobs.get(live.job)
         if controls is None or not controls.prompt.strip():
@@ -48,7 +48,7 @@ class Asking(JobOperator):
     verb = ""
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         session.ask(self.chosen(session), self.verb)
         return {"FINISHED"}
 

@@ -22,7 +22,7 @@ class GALATEA_OT_start_service(Operator):
         return not problem
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         session.problem = ""
         checkout = preferences(context).checkout_folder()
         try:
@@ -46,10 +46,9 @@ class GALATEA_OT_stop_service(Operator):
     bl_description = "Save the running job and end the service. Its jobs go on when it is started again"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         session.problem = ""
-        session.process.stop(session.client.shutdown if session.connected else None)
-        session.look_soon()
+        session.stop_service()
         return {"FINISHED"}
 
 
@@ -59,7 +58,7 @@ class GALATEA_OT_open_log(Operator):
     bl_description = "Show the file in which the service tells what it does"
 
     def execute(self, context: Context) -> set[str]:
-        log = open_link().process.log_file()
+        log = open_link(context).process.log_file()
         if log is None:
             self.report({"WARNING"}, "There is no log yet: the service has not been started.")
             return {"CANCELLED"}
@@ -72,7 +71,7 @@ class GALATEA_OT_test_connection(Operator):
     bl_description = "Try to reach the service, and tell what was found and what to do"
 
     def execute(self, context: Context) -> set[str]:
-        session = open_link()
+        session = open_link(context)
         works, lines = test_connection(session.process.folder, session.process.state(), session.name)
         session.test_report = tuple(lines)
         self.report({"INFO"} if works else {"WARNING"}, " ".join(lines))
