@@ -1,0 +1,64 @@
+"""A job under way when its worker is killed, and then the service: it goes on, and Blender finds its way back by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.blender.blender import Blender, Running
+from tests.journeys.service import Service
+
+SCRIPT = Path(__file__).with_name("blender_script.py")
+REQUEST = {"prompt": "a blue candle with a pink plate", "steps": 90, "seed": 4}
+SECONDS = 240.0
+
+
+def test_a_killed_worker_and_a_killed_service_cost_only_time(blender: Blender, tmp_path: Path) -> None:
+    with Service(tmp_path / "service") as service, blender.start(
+        SCRIPT, REQUEST, tmp_path, SECONDS, function="generate", extension="installed",
+        variables={"GALATEA_SERVICE_FOLDER": str(service.folder)},
+    ) as running:  # fmt: skip
+        step = wait_for_checkpoint(service, running, tmp_path, after=0)
+        assert service.kill_workers(), "there was a worker to kill"
+        wait_until(lambda: status(tmp_path)["step"] > step, running, "the job goes on with another worker")
+
+        step = wait_for_checkpoint(service, running, tmp_path, after=time.time())
+        service.kill()
+        wait_until(lambda: status(tmp_path)["states"][-1] != "connected", running, "Blender notices")
+        service.start()
+        wait_until(lambda: status(tmp_path)["states"][-1] == "connected", running, "Blender connects again")
+        told = running.result(SECONDS)
+
+    falls = [after for before, after in zip(told["steps"], told["steps"][1:], strict=False) if after < before]
+    assert len(falls) <= 2 and min(falls, default=1) > 0, f"from a checkpoint, never from the beginning: {told['steps']}"
+    assert told["steps"][-1] == REQUEST["steps"]
+    assert told["states"][-1] == "connected" and "refused" not in told["states"]
+    assert told["accepted"]["vertices"] > 100 and told["others"]
+    assert told["jobs"] <= 1, "the job was not submitted a second time"
+
+
+def status(folder: Path) -> dict:
+    """What the script in Blender last wrote."""
+    file = folder / "status.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"step": 0, "states": ["none"], "job": "none"}
+
+
+def wait_for_checkpoint(service: Service, running: Running, folder: Path, after: float) -> int:
+    """Until the job has written a checkpoint later than `after` (seconds since 1970), and some steps; the step then."""
+
+    def there() -> bool:
+        file = service.folder / "jobs" / status(folder)["job"] / "checkpoint.pt"
+        return file.exists() and file.stat().st_mtime > after
+
+    wait_until(there, running, f"a checkpoint\n{service.log()}")
+    return status(folder)["step"]
+
+
+def wait_until(condition: Callable[[], bool], running: Running, what: str, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert running.process.poll() is None, f"the script ended while waiting for: {what}\n{running.output()}"
+        assert time.monotonic() < deadline, f"waited in vain for: {what}\n{running.output()}"
+        time.sleep(0.05)
