@@ -34,9 +34,9 @@ def collect(object: Object | None) -> Collected:
     Raises:
         SceneError: it cannot be refined as it is; the sentence says what to do. Nothing was changed.
     """
+    bpy.context.view_layer.update()  # what a script has just linked or moved may not be known to it yet
     _check_object(object)
     _check_data(object)
-    bpy.context.view_layer.update()  # else a transform set by a script may not have arrived in matrix_world yet
     placement = placement_of(object, read_positions(object.data))
     positions = placement.to_wire(placement.original)
     triangles, owners = read_triangles(object.data)

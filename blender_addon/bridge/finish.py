@@ -62,7 +62,7 @@ def keep_as_copy(context: Context, preview: Object | None, mesh: Mesh | None) ->
 
 def discard(context: Context, preview: Object | None) -> None:
     """Removes the preview with its data and shows the original as it was before. Does nothing if it is gone already."""
-    if preview is None or marks.job_of(preview) is None:
+    if marks.job_of(preview) is None:
         return
     original = preview.get(marks.ORIGINAL)
     _hand_over(context, preview, original if isinstance(original, Object) else None)
@@ -78,7 +78,7 @@ def show_original(job: str) -> Object | None:
 
 
 def _check_there(preview: Object | None) -> None:
-    if preview is None or marks.job_of(preview) is None:
+    if marks.job_of(preview) is None:
         raise SceneError("The job's preview is not in this file any more: fetch the result as a new object.")
     obstacle = live.obstacle(preview)
     if obstacle is not None:

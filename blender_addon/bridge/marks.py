@@ -46,13 +46,16 @@ def strip(block: bpy.types.ID) -> None:
 def previews() -> Iterator[tuple[str, Object]]:
     """(job, object) of every preview in the file, in whatever scene."""
     for object in bpy.data.objects:
-        if object.library is None and isinstance(object.get(JOB), str):
-            yield object[JOB], object
+        if object.library is None and (job := job_of(object)) is not None:
+            yield job, object
 
 
-def job_of(object: Object) -> str | None:
-    """The job whose preview this object is, if it is one."""
-    job = object.get(JOB)
+def job_of(object: Object | None) -> str | None:
+    """The job whose preview this object is; None if it is none, or was removed from the file."""
+    try:
+        job = None if object is None else object.get(JOB)
+    except ReferenceError:
+        return None
     return job if isinstance(job, str) else None
 
 

@@ -56,16 +56,15 @@ def find(job: str) -> Object | None:
 
 def why_not(preview: Object | None, prepared: Prepared) -> str | None:
     """Why `apply` would write nothing, in a sentence for the panel; None if it would write."""
-    try:
-        return obstacle(preview) or _mismatch(preview, prepared)
-    except ReferenceError:
-        return "The preview object was deleted."
+    return obstacle(preview) or _mismatch(preview, prepared)
 
 
 def obstacle(preview: Object | None) -> str | None:
     """Why the preview's mesh cannot be written now."""
-    if preview is None or marks.job_of(preview) is None:
+    if marks.job_of(preview) is None:
         return "The preview object was deleted."
+    if not preview.users_scene:
+        return f"{preview.name} is in no scene any more: updates wait until it is linked again."
     if preview.type != "MESH" or preview.data.get(marks.JOB) != marks.job_of(preview):
         return f"{preview.name} has another mesh now, which updates leave alone."
     if preview.data.is_editmode or preview.mode == "EDIT":
@@ -115,6 +114,7 @@ def _begin_copy(context: Context, original: Object) -> Object:
     for block in (preview, preview.data):
         block.use_fake_user = False
         marks.strip(block)
+    preview.hide_render = preview.hide_viewport = False
     preview.name = f"{original.name} refined"
     preview.data.name = preview.name
     collections = [collection for collection in original.users_collection if collection.library is None]
