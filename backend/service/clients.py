@@ -47,6 +47,8 @@ class Client:
     bulk: bytes = b""
     watches: dict[HexId, int] = field(default_factory=dict)
     """Job -> number of the last event that was sent."""
+    behind: set[HexId] = field(default_factory=set)
+    """Watched jobs with events that did not fit into the socket yet."""
     grants: dict[HexId, Grant] = field(default_factory=dict)
     fetches: dict[int, HexId] = field(default_factory=dict)
     """Request -> job, for results that did not fit into the socket yet."""
@@ -55,6 +57,7 @@ class Client:
         """It said Hello: whatever an earlier connection of this session asked for, it will ask for again."""
         self.name, self.bulk = name, b""
         self.watches.clear()
+        self.behind.clear()
         self.grants.clear()
         self.fetches.clear()
 
@@ -114,11 +117,18 @@ class Clients:
         self.catch_up(client, job)
 
     def catch_up(self, client: Client, job: HexId) -> None:
-        """Send what the client has not been sent of the job's events, as far as it fits."""
+        """Send what the client has not been sent of the job's events; what does not fit is noted as due."""
+        client.behind.discard(job)
         for event in self._store.events_after(job, client.watches[job]):
             if not self.tell(client, event):
+                client.behind.add(job)
                 return
             client.watches[job] = event.number
+
+    def unwatch(self, client: Client, job: HexId) -> None:
+        client.watches.pop(job, None)
+        client.behind.discard(job)
+        client.grants.pop(job, None)
 
     def announce(self, job: HexId) -> None:
         """The job has new events."""

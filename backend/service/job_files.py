@@ -16,6 +16,7 @@ from protocol.codec import WireError
 from protocol.mesh_codec import Mesh, mesh_frames, read_mesh
 from protocol.messages import HexId, MeshHeader
 
+JOBS_FOLDER = "jobs"
 MAGIC = b"Galatea mesh 1\n"
 CHECKPOINT = "checkpoint.pt"
 """As backend.optimize names it; the service only asks whether it is there."""
@@ -29,7 +30,7 @@ class JobFiles:
     """The folder of one job, whose id has been checked by the wire's types."""
 
     def __init__(self, service_folder: Path, job: HexId) -> None:
-        self.folder = service_folder / "jobs" / job
+        self.folder = service_folder / JOBS_FOLDER / job
         self.start = self.folder / "start.mesh"
         self.result = self.folder / "result.mesh"
         self.lock = self.folder / "lock"
@@ -41,6 +42,7 @@ class JobFiles:
     def make(self) -> None:
         """Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(self.folder.parent)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -54,7 +54,7 @@ class Jobs:
 
     def __init__(self, folder: Path, store: JobStore, clients: Clients, pool: WorkerPool) -> None:
         self._folder, self._store, self._clients, self._pool = folder, store, clients, pool
-        self.snapshots = Snapshots(folder, clients, self._want_snapshot)
+        self.snapshots = Snapshots(clients, self._want_snapshot)
         self.closing = False
         """Set when the service ends: what workers stop then goes on at its next start."""
         self._numbers = itertools.count(1)
@@ -77,7 +77,6 @@ class Jobs:
     def queue(self, record: JobRecord) -> None:
         """A new job."""
         self._save(replace(record, state="queued", place=self._store.last_place() + 1), Queued())
-        self.dispatch()
 
     def pause(self, message: Pause, answer: Answer) -> None:
         record, worker = self.known(message.job), self._pool.of(message.job)
@@ -102,7 +101,6 @@ class Jobs:
             place = self._store.last_place() + 1
             self._save(replace(record, state="queued", place=place, crashed_at=None), Queued())
         answer(Done(message.request))
-        self.dispatch()
 
     def cancel(self, message: Cancel, answer: Answer) -> None:
         record, worker = self.known(message.job), self._pool.of(message.job)
@@ -185,7 +183,7 @@ class Jobs:
             self._in_order(partial(self._take_death, worker.job, worker.stopping == "cancel", message))
 
     def dispatch(self) -> None:
-        """Give idle workers the next jobs; take a worker from a paused job if others wait."""
+        """Give idle workers the next jobs; take a worker from a paused job if others wait. Raises StoreError."""
         if self.closing:
             return
         for worker in self._pool.idle():
@@ -197,8 +195,10 @@ class Jobs:
             run = Run(record.job, record.settings, record.prompt, record.negative_prompt, record.strength)
             if self._pool.send(worker, run):
                 self.snapshots.begin(record.job)
-        if self._store.next_queued() is not None:
-            self._make_room()
+        paused = [worker for worker in self._pool if worker.is_holding and worker.stopping is None]
+        if paused and self._store.next_queued() is not None:
+            self._pool.send(paused[0], Stop(paused[0].job))
+            paused[0].stopping = "make room"
 
     def settle(self) -> None:
         """Write down what has happened, in order; what the disk has no room for stays due."""
@@ -249,7 +249,6 @@ class Jobs:
             self.on_answer(worker, Done(report.request))
         if isinstance(happening, Finished | Failed):
             self._release(worker, f"The job has {_ended(record)} before that.")
-        self.dispatch()
 
     def _take_stop(self, worker: WorkerProcess, record: JobRecord, stopped: Cancelled) -> None:
         """The worker has let go of the job, with a checkpoint."""
@@ -262,7 +261,6 @@ class Jobs:
         else:
             self._save(record)
         self._release(worker, "The job has been put aside.")
-        self.dispatch()
 
     def _release(self, worker: WorkerProcess, why: str) -> None:
         job = worker.job
@@ -291,15 +289,6 @@ class Jobs:
         else:
             record = replace(record, state="queued", place=self._store.first_place() - 1, crashed_at=record.checkpoint)
             self._save(record, Warned(f"{message} The job goes on from {where} in a new one."))
-        self.dispatch()
-
-    def _make_room(self) -> None:
-        for worker in self._pool:
-            if worker.job is None or worker.stopping or self._store.get(worker.job).state != "paused":
-                continue
-            self._pool.send(worker, Stop(worker.job))
-            worker.stopping = "make room"
-            return
 
     def _want_snapshot(self, job: HexId) -> bool:
         worker = self._pool.of(job)

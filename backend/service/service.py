@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -24,12 +25,11 @@ from backend.errors import InputError
 from backend.file_lock import try_lock
 from backend.recipes import recipe_names
 from backend.service.authentication import Authentication, Domain, require
-from backend.service.clients import Client, Clients, Refusal
-from backend.service.job_files import JobFiles
+from backend.service.clients import Clients
+from backend.service.conversation import Conversation, Offer
+from backend.service.job_files import JOBS_FOLDER, JobFiles
 from backend.service.job_store import JobStore, StoreError
 from backend.service.jobs import Jobs
-from backend.service.snapshots import result_of
-from backend.service.submissions import accept
 from backend.service.worker_messages import (
     Checkpointed,
     Exit,
@@ -51,41 +51,16 @@ from protocol.location import (
     read_connection,
     write_connection,
 )
-from protocol.messages import (
-    PROTOCOL,
-    Accepted,
-    Acknowledge,
-    Cancel,
-    Done,
-    Fetch,
-    Grant,
-    Hello,
-    Jobs as JobList,
-    ListJobs,
-    Pause,
-    Ping,
-    Pong,
-    Progress,
-    Refused,
-    Result,
-    Resume,
-    Shutdown,
-    Steer,
-    Submit,
-    ToServiceBulk,
-    ToServiceControl,
-    Unwatch,
-    Watch,
-    Welcome,
-)
+from protocol.messages import PROTOCOL, Done, Progress, Refused
 
 LOCK_FILE = "service.lock"
 TICK_SECONDS = 0.2
-SECONDS_TO_SAVE = 10.0
+SECONDS_TO_SAVE = 8.0
 """After so long, workers that are still saving are ended when the service ends."""
 MESSAGES_AT_ONCE = 100
 """Taken from one socket before the others get their turn."""
 WORKER_HIGH_WATER = 1000
+SECONDS_BETWEEN_COMPLAINTS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -142,22 +117,22 @@ class Service:
         self._workers = self._router("workers", bulk=True)
         self._clients = Clients(self._control, self._bulk, self._store)
         self._jobs = Jobs(folder, self._store, self._clients, self._pool)
-        self._ending: list[Callable[[], None]] = []
-        """What to answer when all is saved."""
+        offer = Offer(options.version, self._instance, tuple(options.priors), tuple(recipe_names()))
+        self._conversation = Conversation(folder, offer, self._store, self._clients, self._jobs, self._pool)
         self._asked_to_end = False
         self._unusable: str | None = None
+        self._complain_at = -math.inf
 
     def run(self) -> None:
         """Serve until a signal or a client ends it. Raises InputError if no job can be worked on as it was started."""
         try:
-            ports = [socket.bind_to_random_port("tcp://127.0.0.1") for socket in (self._control, self._bulk, self._workers)]
-            for job in self._store.remove_old(time.time()):
-                JobFiles(self._options.folder, job).remove()
-            self._jobs.take_up_again()
-            self._announce(ports[0], ports[1])
-            self._pool.start(self._workers, ports[2])
             with self._signals():
-                self._serve(lambda: self._asked_to_end)
+                ports = [socket.bind_to_random_port("tcp://127.0.0.1") for socket in (self._control, self._bulk, self._workers)]
+                self._clean_up()
+                self._jobs.take_up_again()
+                self._announce(ports[0], ports[1])
+                self._pool.start(self._workers, ports[2])
+                self._serve(lambda: self._asked_to_end or self._conversation.asked_to_end)
                 self._end()
         finally:
             self._close()
@@ -183,6 +158,14 @@ class Service:
             raise InputError(str(error)) from error
         log.info("listening on this computer only; process %d, folder %s", os.getpid(), self._options.folder)
 
+    def _clean_up(self) -> None:
+        """Old jobs, and folders of submissions that did not come to be jobs."""
+        for job in self._store.remove_old(time.time()):
+            JobFiles(self._options.folder, job).remove()
+        for folder in (self._options.folder / JOBS_FOLDER).glob("*"):
+            if self._store.get(folder.name) is None:
+                JobFiles(self._options.folder, folder.name).remove()
+
     # ---- the loop
 
     def _serve(self, is_over: Callable[[], bool]) -> None:
@@ -190,8 +173,8 @@ class Service:
         sources = {
             self._authentication.socket: self._authentication.answer,
             self._workers: partial(self._drain, self._workers, self._on_worker),
-            self._control: partial(self._drain, self._control, self._on_control),
-            self._bulk: partial(self._drain, self._bulk, self._on_bulk),
+            self._control: partial(self._drain, self._control, self._conversation.on_control),
+            self._bulk: partial(self._drain, self._bulk, self._conversation.on_bulk),
         }
         for socket in sources:
             poller.register(socket, zmq.POLLIN)
@@ -201,6 +184,7 @@ class Service:
             for socket, take in sources.items():
                 if socket in ready:
                     take()
+            self._survive(self._jobs.dispatch)
             now = time.monotonic()
             if now - ticked >= TICK_SECONDS:
                 ticked = now
@@ -224,7 +208,9 @@ class Service:
         try:
             act()
         except StoreError as error:
-            log.error("the job database cannot be written: %s", error)
+            if time.monotonic() > self._complain_at:  # it is tried again many times a second
+                self._complain_at = time.monotonic() + SECONDS_BETWEEN_COMPLAINTS
+                log.error("the job database cannot be written: %s; trying again until it can", error)
         except Exception:
             log.exception("a defect of the service")
 
@@ -235,120 +221,7 @@ class Service:
                 self._on_death(worker, how)
         self._pool.start_due()
         self._jobs.settle()
-        self._jobs.dispatch()
-        self._clients.forget_gone(lambda client: self._pong(client, 0))
-        for client in self._clients:
-            for job in list(client.grants):
-                self._jobs.snapshots.serve(job)
-            for request, job in list(client.fetches.items()):
-                self._send_result(client, request, job)
-
-    # ---- clients
-
-    def _on_control(self, session: str, frames: list[zmq.Frame]) -> None:
-        client = self._clients.hear(session)
-        client.control = frames[0].bytes
-        answer = partial(self._clients.tell, client)
-        self._answered(answer, frames[1:], ToServiceControl, partial(self._do_control, client))
-
-    def _on_bulk(self, session: str, frames: list[zmq.Frame]) -> None:
-        client = self._clients.hear(session)
-        client.bulk = frames[0].bytes
-        answer = partial(self._clients.hand, client)
-        self._answered(answer, frames[1:], ToServiceBulk, partial(self._do_bulk, client))
-
-    def _answered(self, answer: Callable, frames: list[zmq.Frame], kinds: type, do: Callable) -> None:
-        """Decode and do; whatever is wrong with that is answered with one sentence."""
-        request = None
-        try:
-            received = decode(frames, kinds)
-            request = getattr(received.message, "request", None)
-            do(received.message, received.buffers)
-        except WireError as error:
-            answer(Refused(error.request if request is None else request, error.code, error.message))
-        except Refusal as error:
-            answer(Refused(request, error.code, error.message))
-        except StoreError as error:
-            log.error("the job database cannot be written: %s", error)
-            answer(Refused(request, "disk", f"The service cannot write its job database ({error}); free some space on its disk."))
-        except Exception:
-            log.exception("a defect of the service")
-            answer(Refused(request, "internal", "The service failed at this; its log says more."))
-
-    def _do_control(self, client: Client, message: msgspec.Struct, buffers: object) -> None:
-        tell = partial(self._clients.tell, client)
-        if isinstance(message, Hello):
-            self._greet(client, message)
-            return
-        _demand_hello(client)
-        match message:
-            case Ping():
-                tell(self._pong(client, message.request))
-            case Watch():
-                record = self._jobs.known(message.job)
-                self._clients.watch(client, message.job, message.after)
-                tell(Done(message.request))
-                tell(self._jobs.progress_of(record))
-            case Unwatch():
-                client.watches.pop(message.job, None)
-                client.grants.pop(message.job, None)
-            case Acknowledge():
-                self._store.acknowledge(message.job, message.number)
-            case Steer():
-                self._jobs.steer(message, tell)
-            case Pause():
-                self._jobs.pause(message, tell)
-            case Resume():
-                self._jobs.resume(message, tell)
-            case Cancel():
-                self._jobs.cancel(message, tell)
-            case ListJobs():
-                tell(JobList(message.request, tuple(self._jobs.newest(message.limit))))
-            case Shutdown():
-                log.info("%s asked the service to end", client.name)
-                self._ending.append(partial(tell, Done(message.request)))
-                self._asked_to_end = True
-
-    def _do_bulk(self, client: Client, message: msgspec.Struct, buffers: tuple[memoryview, ...]) -> None:
-        _demand_hello(client)
-        match message:
-            case Submit():
-                record = accept(self._options.folder, self._store, self._options.priors, message, buffers)
-                if record is not None:
-                    self._jobs.queue(record)
-                self._clients.hand(client, Accepted(message.request, message.job))
-            case Grant():
-                self._jobs.known(message.job)
-                self._jobs.snapshots.grant(client, message)
-            case Fetch():
-                record = self._jobs.known(message.job)
-                if record.state != "finished":
-                    raise Refusal("conflict", f"The job is {record.state}; only a finished one has a result.")
-                self._send_result(client, message.request, message.job)
-
-    def _greet(self, client: Client, hello: Hello) -> None:
-        if hello.protocol != PROTOCOL:
-            raise Refusal("version", _other_version(hello.protocol))
-        if not client.name:
-            log.info("client %s has come", hello.client)
-        client.begin(hello.client)
-        devices = tuple(self._pool.devices.values())
-        priors, recipes = tuple(self._options.priors), tuple(recipe_names())
-        self._clients.tell(
-            client,
-            Welcome(PROTOCOL, self._options.version, self._instance, client.session, priors, recipes, devices),
-        )
-
-    def _pong(self, client: Client, request: int) -> Pong:
-        records = (self._store.get(job) for job in client.watches)
-        return Pong(request, self._instance, {record.job: record.last_event for record in records if record})
-
-    def _send_result(self, client: Client, request: int, job: str) -> None:
-        """Now, or at a later tick if the client's socket is full."""
-        client.fetches.pop(request, None)
-        header, buffers = result_of(self._options.folder, job)
-        if not self._clients.hand(client, Result(request, job, header), buffers) and len(client.fetches) < 8:
-            client.fetches[request] = job
+        self._conversation.tick()
 
     # ---- workers
 
@@ -372,7 +245,6 @@ class Service:
             case Ready(device):
                 self._pool.is_ready(worker, device)
                 log.info("ready: the worker on %s has its prior loaded (%.1f s)", device, time.monotonic() - worker.started)
-                self._jobs.dispatch()
             case Unusable(sentence):
                 self._unusable, self._asked_to_end = sentence, True
             case Progress():
@@ -388,10 +260,9 @@ class Service:
                     self._jobs.snapshots.arrived(message.job, message, buffers)
 
     def _on_death(self, worker: WorkerProcess, how: str) -> None:
-        ending = self._asked_to_end
-        if not ending:
+        if not self._jobs.closing:
             log.error("the worker process on %s %s", worker.device, how)
-        self._pool.bury(worker, again=not ending)
+        self._pool.bury(worker, again=not self._jobs.closing)
         self._jobs.on_death(worker, how)
 
     # ---- the end
@@ -400,12 +271,12 @@ class Service:
         log.info("ending: saving what is under way")
         self._jobs.closing = True
         for worker in self._pool:
-            if not (worker.address and self._pool.send(worker, Exit())):
+            # One that is not ready has nothing to save, and does not listen yet.
+            if not (worker.ready and self._pool.send(worker, Exit())):
                 worker.kill()
         until = time.monotonic() + SECONDS_TO_SAVE
         self._serve(lambda: not list(self._pool) or time.monotonic() > until)
-        for answer in self._ending:
-            answer()
+        self._conversation.say_goodbye()
 
     def _close(self) -> None:
         for worker in self._pool:
@@ -427,22 +298,12 @@ class Service:
             self._asked_to_end = True
             signal.signal(number, signal.SIG_DFL)
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        names = [name for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in names]
+        numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as `nohup` sets it
+        before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _other_version(protocol: int) -> str:
-    older = "client, that is the extension in Blender," if protocol < PROTOCOL else "service"
-    return (
-        f"This client speaks version {protocol} of the protocol and the service speaks version {PROTOCOL}. Update the {older} "
-        "so that both are of one version of Galatea."
-    )
-
-
-def _demand_hello(client: Client) -> None:
-    if not client.name:
-        raise Refusal("invalid", "Say Hello on the control socket first.")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from backend.service.clients import MAX_PER_CLIENT, Client, Clients, Refusal
-from backend.service.job_files import DamagedFile, JobFiles, read_mesh_file
 from backend.service.worker_messages import JobSnapshot
 from protocol.codec import WireError
 from protocol.mesh_codec import read_mesh
@@ -44,8 +42,8 @@ class _Newest:
 class Snapshots:
     """`want` asks the job's worker for a snapshot that is newer than its last; False if no worker has the job."""
 
-    def __init__(self, folder: Path, clients: Clients, want: Callable[[HexId], bool]) -> None:
-        self._folder, self._clients, self._want = folder, clients, want
+    def __init__(self, clients: Clients, want: Callable[[HexId], bool]) -> None:
+        self._clients, self._want = clients, want
         self._newest: dict[HexId, _Newest] = {}
         self._wanted: set[HexId] = set()
         self._serial = 0
@@ -109,11 +107,3 @@ class Snapshots:
         message = Snapshot(grant.job, newest.serial, newest.step, newest.topology.number, header)
         if self._clients.hand(client, message, [buffer for buffer in buffers if buffer is not None]):
             del client.grants[grant.job]
-
-
-def result_of(folder: Path, job: HexId) -> tuple[MeshHeader, list[memoryview]]:
-    """A finished job's result, to be sent. Raises Refusal."""
-    try:
-        return read_mesh_file(JobFiles(folder, job).result)
-    except (OSError, DamagedFile) as error:
-        raise Refusal("disk", f"The result cannot be read: {error}") from error

@@ -49,10 +49,10 @@ def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
     from backend.service.prior_shelf import PriorShelf, warm_up
     from backend.service.worker_job import WorkerJob
 
-    shelf = PriorShelf(configuration.priors, configuration.device)
     first = next(iter(configuration.priors))
-    link.send(Preparing(f"loading the prior {first}"))
     try:
+        shelf = PriorShelf(configuration.priors, configuration.device)
+        link.send(Preparing(f"loading the prior {first}"))
         prior = shelf.get(first)
     except InputError as error:
         link.send(Unusable(str(error)))

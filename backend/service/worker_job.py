@@ -154,6 +154,7 @@ class WorkerJob:
                 self._show()
             case events.StageStarted(index, _, kind, _):
                 self._stage, self._what = index, _STAGES[kind]
+                self._preview = None  # of the stage before, and it would show what that one made
                 self._show()
             case events.StepDone():
                 self._begin(event.step - 1)

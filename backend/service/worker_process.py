@@ -18,7 +18,6 @@ from typing import IO, Literal
 
 import msgspec
 
-import backend
 from backend.service.worker_messages import WorkerConfiguration
 from protocol.messages import Done, HexId, Progress, Refused
 
@@ -51,6 +50,11 @@ class WorkerProcess:
     @property
     def idle(self) -> bool:
         return self.ready and self.job is None
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it has a job and does nothing for it, because the job is paused."""
+        return self.job is not None and self.progress is not None and self.progress.state == "paused"
 
     def take(self, job: HexId) -> None:
         self.job, self.stopping, self.progress = job, None, None
@@ -85,7 +89,7 @@ def start_worker(device: str, port: int, token: str, folder: Path, priors: dict[
     """A new worker process. Its token goes through its standard input: command lines and environments can be read by others."""
     session = secrets.token_hex(16)
     configuration = WorkerConfiguration(port, session, token, str(folder), device, priors)
-    root = str(Path(backend.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "backend.service.worker"],
         stdin=subprocess.PIPE,
