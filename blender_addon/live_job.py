@@ -44,6 +44,9 @@ class LiveJob:
     step: int = 0
     total: int = 0
     seconds_left: float | None = None
+    device: str = ""
+    megabytes: float = 0.0
+    """What the worker takes of the device's memory."""
     heard: float | None = None
     """When the service was last heard to speak of the job."""
     problem: str = ""
@@ -86,7 +89,9 @@ class LiveJob:
         match happening:
             case m.Queued():
                 self.phase, self.what = "queued", ""
-            case m.Started() | m.Resumed():
+            case m.Started():
+                self.phase, self.problem, self.step, self.device = "running", "", happening.step, happening.device
+            case m.Resumed():
                 self.phase, self.problem, self.step = "running", "", happening.step
             case m.Paused():
                 self.phase, self.step = "paused", happening.step
@@ -109,6 +114,7 @@ class LiveJob:
         self.heard = now
         self.phase, self.what = progress.state, progress.what
         self.step, self.total, self.seconds_left = progress.step, progress.total, progress.seconds_left
+        self.megabytes = progress.memory_megabytes
 
     def take_summary(self, summary: m.JobSummary) -> None:
         """For a job that was taken up again: what its events do not tell, and how it stands before they come."""
@@ -174,10 +180,12 @@ class LiveJob:
         return f"{self.step} of {self.total}{left}"
 
     def age_text(self, now: float) -> str:
-        """How old the last update is; empty while that is nothing to tell."""
+        """How old the last update is, and what the job takes: "Update 0 s ago, 812 MB on cpu"; empty if it does not run."""
         if self.heard is None or self.phase != "running":
             return ""
-        return f"Last update {duration(now - self.heard)} ago"
+        takes = f"{self.megabytes:.0f} MB" if self.megabytes else ""
+        where = f"on {self.device}" if self.device else ""
+        return ", ".join(filter(None, (f"Update {duration(now - self.heard)} ago", f"{takes} {where}".strip())))
 
     def silent(self, now: float) -> bool:
         return self.heard is not None and self.phase == "running" and now - self.heard > SILENT_AFTER

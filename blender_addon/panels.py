@@ -38,7 +38,9 @@ class GALATEA_PT_main(GalateaPanel, Panel):
         column.operator("galatea.refine", icon="MOD_SMOOTH")
         for live in reversed(list(session.jobs.values())):
             draw_job(layout, context, session, live, settings.jobs.get(live.job))
-        layout.operator("galatea.solid_colors", icon="COLOR", depress=are_shown(context))
+        column = layout.column(align=True)
+        column.operator("galatea.solid_colors", icon="SHADING_SOLID", depress=are_shown(context))
+        column.operator("galatea.show_colors", icon="MATERIAL")
 
 
 class GALATEA_PT_settings(GalateaPanel, Panel):

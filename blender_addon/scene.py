@@ -15,7 +15,7 @@ from .live_job import LiveJob
 from .preferences import preferences
 from .protocol.client_events import SnapshotArrived
 from .protocol.mesh_codec import Mesh
-from .session import NoPreview
+from .session import NoPreview, current
 
 
 class BlenderScene:
@@ -42,7 +42,7 @@ class BlenderScene:
                 try:
                     found[job] = preview.placement_of_preview(object)
                 except SceneError as error:
-                    print(f"Galatea: {object.name}: {error}")
+                    current().problem = f"{object.name}: {error}"
         return found
 
     def apply(self, job: str, prepared: Prepared) -> None:

@@ -21,7 +21,11 @@ from ..session import Session, current
 def why_not_now(context: Context) -> str:
     """Why no job can be sent, in a sentence; empty if one can."""
     if not context.window_manager.galatea.prompt.strip():
-        return "Type a prompt first."
+        return "Type a prompt first: what shall be made?"
+    active = context.view_layer.objects.active
+    if active is not None and active.mode != "OBJECT":
+        mode = active.mode.replace("_", " ").title()
+        return f"{active.name} is in {mode} Mode: " + ("leave it with Tab first." if mode == "Edit" else "switch to Object Mode first.")
     connection = current().connection
     if connection is not None and connection.state == "refused":
         return connection.message
@@ -98,7 +102,7 @@ class GALATEA_OT_refine(Operator):
         reason = why_not_now(context)
         active = context.view_layer.objects.active
         if not reason and (active is None or active.type != "MESH" or not active.select_get()):
-            reason = "Select a mesh object first."
+            reason = "Select a mesh object first: it is refined toward the prompt."
         cls.poll_message_set(reason)
         return not reason
 
