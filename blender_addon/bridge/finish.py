@@ -79,7 +79,7 @@ def show_original(job: str) -> Object | None:
 
 def _check_there(preview: Object | None) -> None:
     if marks.job_of(preview) is None:
-        raise SceneError("The job's preview is not in this file any more: fetch the result as a new object.")
+        raise SceneError("The job's preview is not in this file any more: reattach the job to get its result as a new object.")
     obstacle = live.obstacle(preview)
     if obstacle is not None:
         raise SceneError(obstacle)

@@ -9,8 +9,9 @@ import bpy
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import JOB, counts, expect, icosphere, positions_of, run_checks, snapshot, wire_mesh
+from bridge_scene import JOB, counts, expect, icosphere, positions_of, refused, run_checks, snapshot, wire_mesh
 from galatea.bridge import finish, preview
+from galatea.bridge.errors import SceneError
 from galatea.bridge.placement import default_placement
 from galatea.bridge.prepare import prepare
 
@@ -78,3 +79,80 @@ def check_accept_takes_the_final_mesh() -> None:
     expect(not list(accepted.keys()) and not list(accepted.data.keys()), list(accepted.keys()))
     expect(accepted.data.attributes.active_color_name == accepted.data.attributes.default_color_name == "Color")
     expect(preview.find(JOB) is None)
+
+
+def check_long_and_empty_names() -> None:
+    for prompt in ("ein Häuschen mit Türchen " * 20, "", "   ", "\N{TEAPOT}" * 50):
+        live = preview.begin(bpy.context, JOB, prompt, None, default_placement())
+        expect(live.name and len(live.name.encode()) <= 63 and prompt.strip().startswith(live.name) or live.name == "Galatea")
+        finish.discard(bpy.context, live)
+
+
+def check_a_collection_that_cannot_be_seen_is_not_used() -> None:
+    hidden = bpy.data.collections.new("Hidden")
+    bpy.context.scene.collection.children.link(hidden)
+    layer = bpy.context.view_layer.layer_collection.children["Hidden"]
+    bpy.context.view_layer.active_layer_collection = layer
+    live, _ = begin()
+    expect(list(live.users_collection) == [hidden] and live.visible_get())
+    finish.discard(bpy.context, live)
+    for name in ("exclude", "hide_viewport"):
+        setattr(layer, name, True)
+        live, _ = begin()
+        expect(live.visible_get(), name)
+        finish.discard(bpy.context, live)
+        setattr(layer, name, False)
+    hidden.hide_viewport = True
+    live, _ = begin()
+    expect(live.visible_get())
+
+
+def check_edits_of_the_artists_give_way_to_the_next_update() -> None:
+    live, placement = begin()
+    points, faces = icosphere(2)
+    frame = prepare(placement, snapshot(points, faces, np.full_like(points, 0.5)))
+    expect(preview.apply(live, frame))
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.ops.mesh.select_all(action="SELECT")
+    bpy.ops.mesh.subdivide()
+    expect(not preview.apply(live, frame))
+    refused(SceneError, "Edit Mode", finish.accept, bpy.context, live, wire_mesh(points, faces))
+    bpy.ops.object.mode_set(mode="OBJECT")
+    expect(len(live.data.vertices) > len(points))
+    expect(preview.apply(live, frame) and len(live.data.vertices) == len(points) and len(live.data.edges) == 3 * len(points) - 6)
+
+
+def check_updates_without_faces_wait_for_one_that_has_them() -> None:
+    live, placement = begin()
+    points, faces = icosphere(1)
+    frame = prepare(placement, snapshot(points, None))
+    expect(not preview.apply(live, frame) and "without its faces" in preview.why_not(live, frame))
+    expect(preview.apply(live, prepare(placement, snapshot(points, faces))))
+    expect(preview.apply(live, frame))
+
+
+def check_faces_that_use_a_vertex_twice_are_left_out() -> None:
+    live, placement = begin()
+    points, faces = icosphere(1)
+    faces = np.concatenate([faces, [(0, 0, 1), (2, 3, 2)]])
+    expect(preview.apply(live, prepare(placement, snapshot(points, faces))))
+    expect(len(live.data.polygons) == len(faces) - 2 and not live.data.validate(verbose=True))
+    expect(preview.apply(live, prepare(placement, snapshot(points, faces))))
+
+
+def check_updates_reach_what_is_drawn() -> None:
+    """The bounding box and the evaluated mesh, with and without new faces."""
+    live, placement = begin((0.0, 0.0, 0.0))
+    points, faces = icosphere(2)
+    for scale, level in ((1.0, 2), (0.5, 2), (0.25, 1), (0.75, 1)):
+        points, faces = icosphere(level)
+        expect(preview.apply(live, prepare(placement, snapshot(points * scale, faces, np.full_like(points, scale)))))
+        bpy.context.view_layer.update()
+        span = np.ptp(points * scale, axis=0)[[0, 2, 1]]
+        expect(np.abs(np.array(live.dimensions) - span).max() < 1e-6, (scale, live.dimensions))
+        drawn = live.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
+        expect(len(drawn.vertices) == len(points) and abs(drawn.vertices[0].co.length - scale) < 1e-6)
+        normal = np.array([face.normal @ face.center for face in drawn.polygons])
+        expect((normal > 0).all())
+        shown = np.array([item.color_srgb for item in drawn.color_attributes["Color"].data])[:, :3]
+        expect(np.abs(shown - scale).max() < 2e-4)
