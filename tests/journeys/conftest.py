@@ -7,11 +7,13 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.journeys.service import Service
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "backend.cli")
@@ -47,6 +49,13 @@ def here() -> Run:
         return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all journeys that do not kill it: its prior is loaded once."""
+    with Service(tmp_path_factory.mktemp("served") / "service") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,6 @@ from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
 SCRIPT = Path(__file__).with_name("blender_script.py")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("generate") / "service") as running:
-        yield running
 
 
 def generate(blender: Blender, service: Service, folder: Path, request: dict, seconds: float) -> dict:

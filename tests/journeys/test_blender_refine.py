@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
 SCRIPT = Path(__file__).with_name("blender_script.py")
 REQUEST = {"prompt": "a red mug with a black handle", "steps": 12, "seed": 2}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("refine") / "service") as running:
-        yield running
 
 
 def refine(blender: Blender, service: Service, folder: Path, end: str, shared: bool = False) -> dict:
@@ -63,7 +54,7 @@ def test_a_mesh_of_two_objects_is_made_single_and_said_so(blender: Blender, serv
     told = refine(blender, service, tmp_path, "accept", shared=True)
     assert told["after"]["layers"]["position"] != told["before"]["layers"]["position"]
     assert told["twin"]["layers"] == told["before"]["layers"], "the other object keeps the mesh as it was"
-    assert any("Mug" in note and "single" in note for note in told["notes"]), told["notes"]
+    assert any("shared by 2 objects" in note and "Mug" in note for note in told["notes"]), told["notes"]
 
 
 def test_a_copy_leaves_the_original_alone(blender: Blender, service: Service, tmp_path: Path) -> None:
