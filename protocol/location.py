@@ -99,12 +99,15 @@ def read_connection(folder: Path) -> Connection | None:
         return None
     except OSError as error:
         raise LocationError(f"{path} cannot be read: {error.strerror}. Delete it and start the service again.") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise LocationError(f"{path} is not a file. Delete it and start the service again.")
         _check_private(status, path)
-        content = file.read(MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     return _parse(content, path)
 
 

@@ -71,7 +71,13 @@ def _as_sent(array: np.ndarray, kind: str, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != 2 or array.shape[1] != 3:
         raise WireError("invalid", f"The mesh's {name} have the shape {list(array.shape)}; expected [N, 3].")
-    return np.ascontiguousarray(array, dtype=kind)
+    whole = kind == "<i4"
+    if array.dtype.kind not in ("iu" if whole else "fiu"):
+        raise WireError("invalid", f"The mesh's {name} are of the type {array.dtype}; expected {'int32' if whole else 'float32'}.")
+    if whole and array.dtype != np.int32:
+        array = np.clip(array, -1, 2**31 - 1)  # what is out of range has to stay so
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
+        return np.ascontiguousarray(array, dtype=kind)
 
 
 def _as_read(buffer: memoryview, kind: str, rows: int, name: str) -> np.ndarray:
