@@ -42,6 +42,8 @@ def collect(object: Object | None) -> Collected:
     triangles, owners = read_triangles(object.data)
     flat = _is_flat(positions, triangles)
     _check_areas(object, flat, owners)
+    if placement.mirrors:
+        triangles = triangles[:, ::-1]  # else the faces of a mirrored object would look inward
     colors = color_layers.read_displayed(object.data)
     # A face with area may have triangles without any (a vertex in the middle of an edge): they show nothing, and are left out.
     mesh = Mesh(positions, np.ascontiguousarray(triangles[~flat]), colors)

@@ -128,11 +128,12 @@ def _hand_over(context: Context, preview: Object, original: Object | None) -> No
     selected, active = there and preview.select_get(view_layer=layer), layer.objects.active == preview
     if preview.mode != "OBJECT" and active:
         bpy.ops.object.mode_set(mode="OBJECT")
+    worn = [slot.material for slot in preview.material_slots]
     bpy.data.objects.remove(preview)
     if mesh is not None and mesh.users == 0 and mesh.get(marks.JOB) == job:
         bpy.data.meshes.remove(mesh)
     _forget(job)
-    materials.remove_if_unused()
+    materials.remove_unused(worn)
     if original is None:
         return
     marks.show_again(original)

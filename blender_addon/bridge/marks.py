@@ -108,16 +108,16 @@ def hide(original: Object, job: str, context: bpy.types.Context) -> None:
 
 
 def show_again(original: Object) -> None:
-    """As visible as before `hide`, where its scene and view layer are still there; does nothing without `hide`."""
+    """As visible as before `hide`; does nothing without `hide`."""
     before = read_shown_as(original)
     if SHOWN_AS in original:
         del original[SHOWN_AS]
     if before is None:
         return
     original.hide_render = bool(before.get("hide_render"))
-    scene = bpy.data.scenes.get(str(before.get("scene")))
-    layer = scene.view_layers.get(str(before.get("view_layer"))) if scene else None
-    if layer is not None and original.name in layer.objects:
+    layers = [(scene.name, layer) for scene in original.users_scene for layer in scene.view_layers if original.name in layer.objects]
+    same = [layer for scene, layer in layers if (scene, layer.name) == (before.get("scene"), before.get("view_layer"))]
+    for layer in same or [layer for _, layer in layers]:  # all, if that one was renamed or removed
         original.hide_set(bool(before.get("hidden")), view_layer=layer)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import bpy
 from bpy.types import Material, Node, NodeTree, Object
 
@@ -22,18 +24,18 @@ def add_if_none(object: Object) -> None:
         slot.material = material
 
 
-def remove_if_unused() -> None:
-    """Removes our material once nothing uses it."""
-    material = bpy.data.materials.get(NAME)
-    if material is not None and material.users == 0 and material.get(NAME):
-        bpy.data.materials.remove(material)
+def remove_unused(materials: Iterable[Material | None]) -> None:
+    """Removes those that are ours and that nothing uses any more."""
+    for material in set(materials) - {None}:
+        if _is_ours(material) and material.users == 0:
+            bpy.data.materials.remove(material)
 
 
 def galatea_material() -> Material:
     """The material of generated objects, shared by them: Base Color is the color attribute. Made on first use."""
-    material = bpy.data.materials.get(NAME)
-    if material is not None and material.get(NAME) and shows_colors(material):
-        return material
+    for material in bpy.data.materials:
+        if _is_ours(material) and shows_colors(material):
+            return material
     material = bpy.data.materials.new(NAME)
     material[NAME] = True
     _connect(material)
@@ -60,43 +62,57 @@ def show_colors(object: Object) -> list[str]:
     if not len(object.data.color_attributes):
         raise SceneError(f"{object.name} has no color attribute to show: refine it first, or paint one.")
     add_if_none(object)
-    left, copies = [], {}
+    left: list[str] = []
+    copies: dict[Material, Material | None] = {}
     for slot in object.material_slots:
         material = slot.material
         if material is None or shows_colors(material):
             continue
-        if not material.node_tree:
-            material_copy = material.copy()
-            material_copy.use_nodes = True
-            copies[material] = material_copy
-        if material not in copies and _principled(material.node_tree) is None:
-            left.append(f"{material.name} has no Principled BSDF at its output, and was left as it is.")
+        if material not in copies:
+            copies[material] = _copy_with_colors(material)
+            if copies[material] is None:
+                left.append(f"{material.name} has no Principled BSDF, and was left as it is.")
+        if copies[material] is None:
             continue
-        copy = copies.get(material) or material.copy()
-        copies[material] = copy
-        _connect(copy)
         if object.data.users > 1 and slot.link == "DATA":
             slot.link = "OBJECT"  # the others that share the mesh keep their materials
-        slot.material = copy
+        slot.material = copies[material]
         if material.users == 0:
             material.use_fake_user = True  # else saving would lose it
     return left
 
 
-def _connect(material: Material) -> None:
-    """Color Attribute -> Base Color. An empty layer name means the layer that the mesh has for rendering."""
+def _is_ours(material: Material) -> bool:
+    return material.library is None and bool(material.get(NAME))
+
+
+def _copy_with_colors(material: Material) -> Material | None:
+    copy = material.copy()
+    if _connect(copy):
+        return copy
+    bpy.data.materials.remove(copy)
+    return None
+
+
+def _connect(material: Material) -> bool:
+    """Color Attribute -> Base Color; False without a Principled BSDF.
+
+    The node's empty layer name means the layer that the mesh has for rendering.
+    """
     if not material.node_tree:
         material.use_nodes = True  # always true, and deprecated, from Blender 5 on
     tree = material.node_tree
     shader = _principled(tree)
+    if shader is None:
+        return False
     node = tree.nodes.new("ShaderNodeVertexColor")
     node.location = (shader.location.x - 220, shader.location.y)
     tree.links.new(node.outputs["Color"], shader.inputs[BASE_COLOR])
+    return True
 
 
 def _principled(tree: NodeTree | None) -> Node | None:
-    """The Principled BSDF that the active output shows, or failing that any one."""
-    nodes = [node for node in tree.nodes if node.bl_idname == "ShaderNodeBsdfPrincipled"] if tree else []
-    outputs = {link.from_node.name for node in (tree.nodes if tree else ()) if node.bl_idname == "ShaderNodeOutputMaterial"
-               and node.is_active_output for link in node.inputs["Surface"].links}  # fmt: skip
-    return next((node for node in nodes if node.name in outputs), nodes[0] if nodes else None)
+    """The Principled BSDF that an output shows, or failing that any one."""
+    shaders = [node for node in tree.nodes if node.bl_idname == "ShaderNodeBsdfPrincipled"] if tree else []
+    shown = [node for node in shaders if any(link.to_socket.name == "Surface" for link in node.outputs["BSDF"].links)]
+    return next(iter(shown + shaders), None)

@@ -46,6 +46,11 @@ class Placement:
         object.__setattr__(self, "_to_local_matrix", np.linalg.inv(self.to_wire_matrix))
         object.__setattr__(self, "_submitted", None if self.original is None else self.to_wire(self.original))
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether the way to the wire turns a surface inside out, as an object's negative scale does."""
+        return bool(np.linalg.det(self.to_wire_matrix[:3, :3]) < 0)
+
     def to_wire(self, local: np.ndarray) -> np.ndarray:
         """Local positions [V, 3] -> wire [V, 3] float32. The same input gives the same bits everywhere."""
         return _transformed(self.to_wire_matrix, local)

@@ -69,6 +69,15 @@ def check_far_and_small_objects() -> None:
     expect(np.abs(np.linalg.norm(wire, axis=1) - 0.95).max() < 1e-6)
 
 
+def check_faces_look_outward_however_an_object_is_scaled() -> None:
+    for scale in ((1, 1, 1), (-1, 2, 1), (-1, -1, -1), (-1, -1, 1)):
+        object = cube()
+        object.scale = scale
+        mesh = collect(object).mesh
+        a, b, c = np.moveaxis(mesh.positions[mesh.faces], 1, 0)
+        expect((np.einsum("fi,fi->f", np.cross(b - a, c - a), a) > 0).all(), scale)
+
+
 def check_generated_objects_stand_upright_and_face_the_front_view() -> None:
     local = default_placement().to_local(np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32))
     expect(local.tolist() == [[0, 0, 1], [0, -1, 0], [1, 0, 0]], local)

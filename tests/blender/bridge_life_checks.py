@@ -262,6 +262,13 @@ def check_visibility_comes_back_as_it_was() -> None:
         expect(not changed, changed)
 
 
+def check_visibility_comes_back_after_a_scene_was_renamed() -> None:
+    original, _, live = begin_refining()
+    bpy.context.scene.name, bpy.context.view_layer.name = "Take 2", "Final"
+    finish.discard(bpy.context, live)
+    expect(original.visible_get() and not original.hide_render)
+
+
 def check_damaged_notes_on_a_preview() -> None:
     _, _, live = begin_refining()
     live["galatea_placement"] = "{"
