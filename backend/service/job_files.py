@@ -5,6 +5,7 @@ A mesh file is a line that says what it is, the length of a msgpack header, that
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,9 @@ JOBS_FOLDER = "jobs"
 MAGIC = b"Galatea mesh 1\n"
 CHECKPOINT = "checkpoint.pt"
 """As backend.optimize names it; the service only asks whether it is there."""
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class DamagedFile(Exception):
@@ -46,6 +50,15 @@ class JobFiles:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The disk's refusal behind an error, if that is what it is: torch raises a RuntimeError over the file's own error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_mesh(path: Path, header: MeshHeader, buffers: Iterable[memoryview]) -> None:

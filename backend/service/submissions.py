@@ -23,8 +23,6 @@ from protocol.messages import JobRequest, MeshHeader, Submit
 FREE_BYTES_NEEDED = 100_000_000
 MAX_QUEUED = 100
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
-
 
 def accept(
     folder: Path, store: JobStore, priors: Collection[str], message: Submit, buffers: Sequence[memoryview]

@@ -23,9 +23,8 @@ from backend.optimize.control import Aim, Control
 from backend.optimize.run import run_job
 from backend.priors.prior import Prior
 from backend.representations import MeshData, check_and_repair
-from backend.service.job_files import DamagedFile, JobFiles, load_mesh_file, save_mesh_file
+from backend.service.job_files import DamagedFile, JobFiles, disk_error, load_mesh_file, save_mesh_file
 from backend.service.prior_shelf import PriorShelf
-from backend.service.submissions import DISK_ERRORS
 from backend.service.worker_link import ServiceLink
 from backend.service.worker_messages import Checkpointed, Exit, JobSnapshot, Report, Run, Stop, WantSnapshot
 from protocol.codec import WireError
@@ -91,13 +90,14 @@ class WorkerJob:
             self._fail("worker", f"The device's memory is not enough for this job ({str(error).splitlines()[0]}).")
         except MemoryError:
             self._fail("worker", "This computer's memory is not enough for this job.")
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                self._fail_internally()
+        except Exception as error:
+            refused = disk_error(error)
+            if refused is not None:
+                sentence = f"The job's files cannot be written: {refused.strerror}. Free some space, then resume the job."
+                self._fail("disk", sentence)
             else:
-                self._fail("disk", f"The job's files cannot be written: {error.strerror}. Free some space, then resume the job.")
-        except Exception:
-            self._fail_internally()
+                log.exception("job %s failed", self._run.job[:8])
+                self._fail("internal", "The job failed because of a defect of Galatea; the service's log says more.")
         return self._exit
 
     def _work(self) -> None:
@@ -201,10 +201,6 @@ class WorkerJob:
 
     def _fail(self, code: ErrorCode, message: str) -> None:
         self._report(Failed(code, message, self._files.has_checkpoint))
-
-    def _fail_internally(self) -> None:
-        log.exception("job %s failed", self._run.job[:8])
-        self._fail("internal", "The job failed because of a defect of Galatea; the service's log says more.")
 
     # ---- what the service says
 
