@@ -126,7 +126,7 @@ def _hand_over(context: Context, preview: Object, original: Object | None) -> No
     layer, job, mesh = context.view_layer, marks.job_of(preview), preview.data
     there = preview.name in layer.objects
     selected, active = there and preview.select_get(view_layer=layer), layer.objects.active == preview
-    if preview.mode != "OBJECT" and active:
+    if preview.mode != "OBJECT" and active and bpy.ops.object.mode_set.poll():  # let Blender end the mode in its own way
         bpy.ops.object.mode_set(mode="OBJECT")
     worn = [slot.material for slot in preview.material_slots]
     bpy.data.objects.remove(preview)

@@ -133,17 +133,17 @@ def check_notes_on_what_is_unusual() -> None:
     expect(collect(cube()).notes == ())
 
 
-def check_a_vertex_in_the_middle_of_an_edge() -> None:
-    """Its triangle has no area, though the face has."""
-    mesh = bpy.data.meshes.new("T")
-    mesh.from_pydata([(0, 0, 0), (1, 0, 0), (2, 0, 0), (1, 2, 0)], [], [(0, 1, 2, 3)])
-    triangle = bpy.data.meshes.new("Quad")
-    triangle.from_pydata([(0, 0, 0), (2, 0, 0), (1, 0, 0)], [], [(0, 1, 2)])
-    for data in (mesh, triangle):
-        bpy.context.collection.objects.link(bpy.data.objects.new(data.name, data))
-    faces = collect(bpy.data.objects["T"]).mesh.faces
-    expect(1 <= len(faces) <= 2)
-    refused(SceneError, "Degenerate Dissolve", collect, bpy.data.objects["Quad"])
+def check_triangles_without_area_are_left_out_where_their_face_has_some() -> None:
+    object = cube()
+    object.data.vertices[0].co = object.data.vertices[1].co  # two squares become triangles
+    mesh = collect(object).mesh
+    a, b, c = np.moveaxis(mesh.positions[mesh.faces].astype(float), 1, 0)
+    expect(len(mesh.faces) == 10 and (np.linalg.norm(np.cross(b - a, c - a), axis=1) > 0.01).all())
+    flat = bpy.data.meshes.new("Flat")
+    flat.from_pydata([(0, 0, 0), (2, 0, 0), (1, 0, 0), (0, 1, 0)], [], [(0, 1, 3), (0, 1, 2)])
+    object = bpy.data.objects.new("Flat", flat)
+    bpy.context.collection.objects.link(object)
+    expect("1 face without area (the first is face 1)" in refused(SceneError, "Degenerate Dissolve", collect, object))
 
 
 def check_what_cannot_be_refined_is_refused_with_the_way_out() -> None:

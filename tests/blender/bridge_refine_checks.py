@@ -53,6 +53,8 @@ def check_accept_moves_vertices_and_colors_only() -> None:
     changed = differences(before, layers_of(original))
     expect(changed == {"POINT FLOAT_VECTOR position", "POINT FLOAT_COLOR Color", "colors"}, changed)
     expect(counts() == blocks, counts())
+    attributes = original.data.attributes
+    expect(attributes.active_color_name == attributes.default_color_name == "Color")
     expect((positions_of(original)[~chosen] == still[~chosen]).all())
     # The way back, without the placement: the same step in wire space is everywhere the same step in the world.
     step = (world_of(original) - world)[chosen]
