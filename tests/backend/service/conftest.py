@@ -222,10 +222,37 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 @pytest.fixture
+def make_service() -> Iterator[Callable[..., RunningService]]:
+    """Starts services of a test's own, and ends them."""
+    made: list[RunningService] = []
+
+    def make(folder: Path, *options: str) -> RunningService:
+        made.append(RunningService(folder, *options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
 def watcher(service: RunningService) -> Iterator[Watcher]:
     one = Watcher(service.folder)
     yield one
     one.close()
+
+
+@pytest.fixture(scope="module")
+def make_watcher(service: RunningService) -> Iterator[Callable[[], Watcher]]:
+    made: list[Watcher] = []
+
+    def make() -> Watcher:
+        made.append(Watcher(service.folder))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
