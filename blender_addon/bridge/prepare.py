@@ -43,14 +43,12 @@ class Topology:
 class Prepared:
     """positions [V, 3] float32 in local coordinates, rgba [V, 4] float32 linear or None, all contiguous.
 
-    `topology` is None if the snapshot said nothing about faces. low and high [3] bound the positions.
+    `topology` is None if the snapshot said nothing about faces, or if they are the artist's.
     """
 
     positions: np.ndarray
     rgba: np.ndarray | None
     topology: Topology | None
-    low: np.ndarray
-    high: np.ndarray
 
 
 KEPT = 4
@@ -74,14 +72,14 @@ def prepare_mesh(placement: Placement, mesh: Mesh) -> Prepared:
         rgba[:, :3] = to_linear(mesh.colors)
     refined = placement.original is not None
     topology = None if refined or mesh.faces is None else topology_of(mesh.faces)
-    return Prepared(positions, rgba, topology, positions.min(axis=0), positions.max(axis=0))
+    return Prepared(positions, rgba, topology)
 
 
 def topology_of(faces: np.ndarray) -> Topology:
     """The topology of triangles [F, 3] int32. Triangles that use a vertex twice are left out: Blender cannot edit them."""
     global _recent
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    key = hashlib.blake2b(faces, digest_size=16).hexdigest()
+    key = hashlib.sha256(faces).hexdigest()
     known = _recent.get(key)
     if known is None:
         known = _build(key, faces)
