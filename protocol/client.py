@@ -80,7 +80,8 @@ class Client:
         return job
 
     def watch(self, job: str, after: int = 0) -> None:
-        """Hand out the job's events after number `after` in order (again, if it is watched already), and its progress."""
+        """Hand out the job's events after number `after` in order, and its progress. Where it is watched already it begins
+        again from there; events of it that wait are dropped."""
         self._command(self._conversation.watch, job, after)
 
     def unwatch(self, job: str) -> None:

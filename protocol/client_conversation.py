@@ -82,20 +82,20 @@ class Conversation:
         self._requests.submit(Submission(request, job, job_request, mesh))
 
     def watch(self, job: str, after: int) -> None:
-        watched = self._jobs.setdefault(job, WatchedJob(job, after))
-        watched.start_at(after)
+        self._inbox.forget(job, Happened)
+        self._jobs.setdefault(job, WatchedJob(job, after)).start_at(after)
 
     def unwatch(self, job: str) -> None:
         if self._jobs.pop(job, None) is not None and self._linked:
             self._unwatched.append(job)
-        self._inbox.forget(job)
+        self._inbox.forget(job, Happened, ProgressMade, SnapshotArrived, WatchRefused)
 
     def follow(self, job: str) -> None:
-        self._inbox.forget_snapshot(job)
+        self._inbox.forget(job, SnapshotArrived)
         self._jobs.setdefault(job, WatchedJob(job, after=0)).start_following()
 
     def unfollow(self, job: str) -> None:
-        self._inbox.forget_snapshot(job)
+        self._inbox.forget(job, SnapshotArrived)
         if job in self._jobs:
             self._jobs[job].follow = None
 
@@ -163,7 +163,7 @@ class Conversation:
         if job.acknowledged > job.acknowledgement_sent:
             job.acknowledgement_sent = job.acknowledged
             yield Outgoing(Acknowledge(job=job.job, number=job.acknowledged))
-        if job.follow is not None and job.follow.credit == "due":
+        if job.follow is not None and job.follow.credit == "due" and job.confirmed:
             yield Outgoing(job.follow.grant(), bulk=True)
         if job.follow is not None and job.result_wanted:
             job.result_wanted = False
@@ -213,15 +213,19 @@ class Conversation:
             case JobEvent():
                 self._take_event(message)
             case Progress():
-                if message.job in self._jobs:
+                if (job := self._jobs.get(message.job)) is not None:
+                    job.confirmed = True
                     self._inbox.put(ProgressMade(message))
             case Pong():
-                for job, number in message.last_events.items():
-                    if job in self._jobs:
-                        self._jobs[job].check_last(number)
+                for name, number in message.last_events.items():
+                    if (job := self._jobs.get(name)) is not None:
+                        job.confirmed = True
+                        job.check_last(number)
             case Done():
                 if (command := self._requests.take(message.request)) is not None:
                     self._answer(command, None)
+                elif (job := self._watched_by(message.request)) is not None:
+                    job.confirmed = True
             case Jobs():
                 if self._requests.take(message.request) is not None:
                     self._inbox.put(JobsListed(message.request, message.jobs))
@@ -240,6 +244,8 @@ class Conversation:
 
     def _take_event(self, event: JobEvent) -> None:
         job = self._jobs.get(event.job)
+        if job is not None:
+            job.confirmed = True
         if job is None or job.stalled or event.number <= job.last_event:
             return
         if event.number > job.last_event + 1:

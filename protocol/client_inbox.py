@@ -67,15 +67,11 @@ class Inbox:
             self.turned_away = False
             return True
 
-    def forget(self, job: str) -> None:
-        """Drop what a watcher of `job` would have been told."""
+    def forget(self, job: str, *kinds: type[ClientEvent]) -> None:
+        """Drop events of these kinds that wait and are about watching `job`."""
         with self._lock:
-            for key in [key for key, event in self._waiting.items() if _watched_job(event) == job]:
+            for key in [key for key, event in self._waiting.items() if isinstance(event, kinds) and _watched_job(event) == job]:
                 self._happenings -= isinstance(self._waiting.pop(key), Happened)
-
-    def forget_snapshot(self, job: str) -> None:
-        with self._lock:
-            self._waiting.pop((SnapshotArrived, job), None)
 
 
 def _key(event: ClientEvent) -> Hashable | None:

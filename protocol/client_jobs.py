@@ -37,6 +37,8 @@ class WatchedJob:
         self.watch_request: int | None = None
         """The Watch that was sent on this link and holds; None if one is wanted."""
         self.watch_not_before = 0.0
+        self.confirmed = False
+        """On this link the service has shown that it knows the job, so credit for it has a place."""
         self.acknowledged = self.acknowledgement_sent = 0
         self.stalled = False
         """The consumer does not keep up: events are let go by, and asked for again once it has."""
@@ -88,6 +90,7 @@ class WatchedJob:
         """All that the service knew of this client is gone."""
         self.watch_request = None
         self.watch_not_before = 0.0
+        self.confirmed = False
         self.acknowledgement_sent = 0
         if self.follow is not None:
             self.follow.new_link(self.start, same_instance=same_instance)

@@ -19,9 +19,14 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from hypothesis import HealthCheck, settings
 
 from protocol.client import Client
 from protocol.client_events import ClientEvent, ConnectionChanged
+
+# A busy machine is no fault of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 Map = dict[str, Any]
 E = TypeVar("E")
