@@ -56,7 +56,7 @@ def made_by_the_tests() -> list[Path]:
 def run_in(python: Path) -> None:
     """This file again in that Python, with the bridge as part of a package, as in the extension."""
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "galatea_extension"
+        package = Path(folder) / "galatea"
         shutil.copytree(ROOT / "blender_addon" / "bridge", package / "bridge")
         (package / "__init__.py").touch()
         environment = os.environ | {"PYTHONPATH": folder, "BLENDER_USER_RESOURCES": folder, "OMP_NUM_THREADS": "1"}
@@ -114,16 +114,17 @@ def measure_inside() -> None:
         for what, times in (measure_generate(around, across) | measure_refine(around, across)).items():
             target = TARGETS.get((what, size))
             verdict = "" if target is None else f"{target:9.0f}  {'met' if times.meet(target) else 'MISSED'}"
-            print(f"{what:<34}{size:>9}{median(times.clock):9.2f}{max(times.clock):9.2f}{max(times.processor):9.2f}{verdict}", flush=True)
+            figures = (median(times.clock), max(times.clock), max(times.processor))
+            print(f"{what:<34}{size:>9}" + "".join(f"{figure:9.2f}" for figure in figures) + verdict, flush=True)
     sys.stdout.flush()
     os._exit(0)  # Blender's own end can take seconds
 
 
 def measure_generate(around: int, across: int) -> dict[str, Times]:
     import bpy
-    from galatea_extension.bridge import preview
-    from galatea_extension.bridge.placement import default_placement
-    from galatea_extension.bridge.prepare import prepare
+    from galatea.bridge import preview
+    from galatea.bridge.placement import default_placement
+    from galatea.bridge.prepare import prepare
 
     placement = default_placement()
     live = preview.begin(bpy.context, JOB, "benchmark", None, placement)
@@ -143,10 +144,10 @@ def measure_generate(around: int, across: int) -> dict[str, Times]:
 
 def measure_refine(around: int, across: int) -> dict[str, Times]:
     import bpy
-    from galatea_extension.bridge import finish, preview
-    from galatea_extension.bridge.geometry import read_positions
-    from galatea_extension.bridge.placement import placement_of
-    from galatea_extension.bridge.prepare import prepare
+    from galatea.bridge import finish, preview
+    from galatea.bridge.geometry import read_positions
+    from galatea.bridge.placement import placement_of
+    from galatea.bridge.prepare import prepare
 
     shape = torus(around, across, 0)
     mesh = bpy.data.meshes.new("benchmark")

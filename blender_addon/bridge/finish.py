@@ -97,7 +97,7 @@ def _original_to_write(preview: Object) -> Object:
     if original.data.shape_keys is not None:
         raise SceneError(f"{original.name} has shape keys now, which would hide the result: keep it as a copy.")
     if not marks.is_unchanged(preview, original):
-        raise SceneError(f"{original.name} was edited after the job began, and accepting would undo that: keep the result as a copy.")
+        raise SceneError(f"{original.name} was edited after the job began, and accepting would undo that: keep it as a copy.")
     return original
 
 

@@ -115,7 +115,8 @@ def show_again(original: Object) -> None:
     if before is None:
         return
     original.hide_render = bool(before.get("hide_render"))
-    layers = [(scene.name, layer) for scene in original.users_scene for layer in scene.view_layers if original.name in layer.objects]
+    layers = [(scene.name, layer) for scene in original.users_scene for layer in scene.view_layers]
+    layers = [(scene, layer) for scene, layer in layers if original.name in layer.objects]
     same = [layer for scene, layer in layers if (scene, layer.name) == (before.get("scene"), before.get("view_layer"))]
     for layer in same or [layer for _, layer in layers]:  # all, if that one was renamed or removed
         original.hide_set(bool(before.get("hidden")), view_layer=layer)

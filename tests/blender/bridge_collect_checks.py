@@ -9,8 +9,10 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import JOB, artists_object, differences, expect, layers_of, positions_of, refused, run_checks, world_of
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.blender.bridge_scene import (
+    JOB, artists_object, differences, expect, layers_of, positions_of, refused, run_checks, world_of,
+)  # fmt: skip
 from galatea.bridge import marks, preview
 from galatea.bridge.collect import collect
 from galatea.bridge.errors import SceneError
@@ -57,8 +59,9 @@ def check_the_way_there_and_back() -> None:
 
     again = Placement.from_dict(json.loads(json.dumps(placement.to_dict())))
     expect((again.to_wire_matrix == placement.to_wire_matrix).all() and (again.to_wire(local) == placement.to_wire(local)).all())
-    for damaged in (None, {}, {"to_wire": [1.0] * 16, "location": [0, 0, 0]}, {"to_wire": ["x"] * 16, "location": [0, 0, 0]},
-                    {"to_wire": [float("nan")] * 16, "location": [0, 0, 0]}, {"to_wire": [1.0] * 15, "location": [0, 0, 0]}):  # fmt: skip
+    for numbers in ([1.0] * 16, ["x"] * 16, [float("nan")] * 16, [1.0] * 15, None):
+        refused(SceneError, "damaged", Placement.from_dict, {"to_wire": numbers, "location": [0, 0, 0]})
+    for damaged in (None, {}, {"to_wire": again.to_wire_matrix.tolist()}):
         refused(SceneError, "damaged", Placement.from_dict, damaged)
 
 
@@ -96,7 +99,8 @@ def check_colors_are_sent_as_displayed() -> None:
                 item.color_srgb = (*shown[owner], 1.0)
             mesh.color_attributes.active_color = mesh.color_attributes["Paint"]
             sent = collect(object).mesh.colors
-            expect(sent.dtype == np.float32 and np.abs(sent - shown).max() < tolerance, (kind, domain, np.abs(sent - shown).max()))
+            off = np.abs(sent - shown).max()
+            expect(sent.dtype == np.float32 and off < tolerance, (kind, domain, off))
     expect(collect(cube()).mesh.colors is None)
 
 

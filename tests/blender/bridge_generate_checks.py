@@ -8,8 +8,8 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import JOB, counts, expect, icosphere, positions_of, refused, run_checks, snapshot, wire_mesh
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.blender.bridge_scene import JOB, counts, expect, icosphere, positions_of, refused, run_checks, snapshot, wire_mesh
 from galatea.bridge import finish, preview
 from galatea.bridge.errors import SceneError
 from galatea.bridge.placement import default_placement

@@ -9,9 +9,10 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import (
-    JOB, artists_object, counts, differences, expect, icosphere, layers_of, positions_of, refused, run_checks, snapshot, wire_mesh,
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.blender.bridge_scene import (
+    JOB, artists_object, counts, differences, expect, icosphere, layers_of, positions_of, refused, run_checks, snapshot,
+    wire_mesh,
 )  # fmt: skip
 from galatea.bridge import finish, preview
 from galatea.bridge.collect import collect
@@ -53,7 +54,8 @@ def check_accept_then_undo_gives_the_original_back() -> None:
     expect("POINT FLOAT_VECTOR position" in differences(before, layers_of(bpy.data.objects["Cloth"])))
     push("accepted")
     bpy.ops.ed.undo()
-    expect(not differences(before, layers_of(bpy.data.objects["Cloth"])), differences(before, layers_of(bpy.data.objects["Cloth"])))
+    changed = differences(before, layers_of(bpy.data.objects["Cloth"]))
+    expect(not changed, changed)
     expect(preview.find(JOB) is None)
     bpy.ops.ed.redo()
     expect("POINT FLOAT_COLOR Color" in differences(before, layers_of(bpy.data.objects["Cloth"])))
@@ -157,8 +159,9 @@ def check_originals_that_are_gone() -> None:
         else:
             bpy.context.scene.collection.objects.unlink(original)
         expect(preview.apply(live, ready(collected, 0.1)))
-        refused(SceneError, "keep the result as a copy", finish.accept, bpy.context, live, wire_mesh(collected.mesh.positions, None))
-        kept = finish.keep_as_copy(bpy.context, live, wire_mesh(collected.mesh.positions, None))
+        result = wire_mesh(collected.mesh.positions, None)
+        refused(SceneError, "keep the result as a copy", finish.accept, bpy.context, live, result)
+        kept = finish.keep_as_copy(bpy.context, live, result)
         expect(list(kept.keys()) == ["artist"] and kept.visible_get())
     original, collected, live = begin_refining()
     bpy.data.objects.remove(original)

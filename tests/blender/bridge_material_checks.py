@@ -9,9 +9,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import JOB, artists_object, counts, differences, expect, icosphere, layers_of, refused, run_checks, snapshot, wire_mesh
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.blender.bridge_scene import (
+    JOB, artists_object, counts, differences, expect, icosphere, layers_of, refused, run_checks, snapshot, wire_mesh,
+)  # fmt: skip
 from galatea.bridge import finish, preview
+from galatea.bridge.collect import collect
 from galatea.bridge.errors import SceneError
 from galatea.bridge.materials import show_colors, shows_colors
 from galatea.bridge.placement import default_placement
@@ -54,7 +57,8 @@ def rendered_center() -> np.ndarray:
 
 def check_a_generated_object_is_rendered_in_its_colors() -> None:
     object = generate((0.8, 0.3, 0.1))
-    shader = next(node for node in object.material_slots[0].material.node_tree.nodes if node.bl_idname == "ShaderNodeBsdfPrincipled")
+    nodes = object.material_slots[0].material.node_tree.nodes
+    shader = next(node for node in nodes if node.bl_idname == "ShaderNodeBsdfPrincipled")
     shader.inputs["Specular IOR Level"].default_value = 0.0  # else the white world shines back, too
     seen = rendered_center()
     expect(np.abs(seen - (0.8, 0.3, 0.1)).max() < 0.03, seen)
@@ -131,12 +135,11 @@ def check_materials_of_a_refined_object_stay_in_their_slots() -> None:
     object.material_slots[1].link = "OBJECT"
     object.material_slots[1].material = bpy.data.materials.new("Own")
     blocks = counts()
-    from galatea.bridge.collect import collect
-
     collected = collect(object)
     live = preview.begin(bpy.context, JOB, "a cloth", object, collected.placement)
-    expect(preview.apply(live, prepare(collected.placement, snapshot(collected.mesh.positions * 0.9, None, collected.mesh.positions * 0))))
+    result = (collected.mesh.positions * 0.9, None, collected.mesh.positions * 0)
+    expect(preview.apply(live, prepare(collected.placement, snapshot(*result))))
     expect([slot.material.name for slot in live.material_slots] == ["Skin", "Own"])
-    accepted = finish.accept(bpy.context, live, wire_mesh(collected.mesh.positions * 0.9, None, collected.mesh.positions * 0))
+    accepted = finish.accept(bpy.context, live, wire_mesh(*result))
     expect([(slot.material.name, slot.link) for slot in accepted.material_slots] == [("Skin", "DATA"), ("Own", "OBJECT")])
     expect(counts() == blocks)

@@ -8,8 +8,8 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bridge_scene import (
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.blender.bridge_scene import (
     JOB, artists_object, counts, differences, expect, layers_of, positions_of, refused, run_checks, snapshot, turned,
     wire_mesh, world_of,
 )  # fmt: skip
