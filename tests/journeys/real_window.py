@@ -63,6 +63,8 @@ def window_root() -> Path:
     """
     if os.name != "posix" or os.geteuid() != 0 or not shutil.which("unshare"):
         raise NoWindow("a real window needs Linux and root (for a mount namespace and chroot)")
+    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode:
+        raise NoWindow("a real window needs to mount things, which is forbidden here")
     given = os.environ.get("GALATEA_WINDOW_ROOT")
     if given:
         return Path(given)

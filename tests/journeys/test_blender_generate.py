@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from PIL import Image
 from backend.evaluation.verdict import verdict_on_prompt
 from backend.representations.mesh_data import MeshData
 from backend.representations.soundness import soundness
+from protocol.client import Client
+from protocol.client_events import ResultArrived
+from protocol.mesh_codec import Mesh
 from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
@@ -41,11 +45,16 @@ def test_a_short_job_arrives_is_accepted_undone_and_saved(blender: Blender, serv
     assert told["others"], "what else is in the scene is bit for bit as it was"
 
     seen = reopen(blender, tmp_path, told["name"])
+    result, saved = fetch(service, told["job"]), np.load(tmp_path / "mesh.npz")
+    x, y, z = result.positions.T
+    assert np.array_equal(saved["positions"], np.stack([x, -z, y], axis=1)), "the service's result, bit for bit"
+    assert np.array_equal(saved["faces"], result.faces)
+    assert np.abs(srgb(saved["linear_colors"]) - result.colors).max() < 1e-3
     assert seen["properties"] == []
     assert any("ShaderNodeVertexColor" in nodes or "ShaderNodeAttribute" in nodes for nodes in seen["materials"])
     rgb, alpha = picture(tmp_path)
     assert 0.03 < alpha.mean() < 0.9 and alpha[:4].max() == 0, "an object, framed by nothing"
-    expected = (srgb(np.load(tmp_path / "mesh.npz")["linear_colors"])).mean(0)
+    expected = result.colors.mean(0)
     assert np.abs(rgb[alpha > 0.9].mean(0) - expected).max() < 0.12, "in its own colors"
 
 
@@ -76,6 +85,24 @@ def test_the_recipe_makes_what_the_prompt_says(blender: Blender, service: Servic
 def reopen(blender: Blender, folder: Path, name: str) -> dict:
     """The saved file in a Blender that knows nothing of Galatea."""
     return blender.run(SCRIPT, folder / "scene.blend", name, folder, function="reopen")
+
+
+def fetch(service: Service, job: str) -> Mesh:
+    """A job's result, as another client gets it."""
+    client = Client(service.folder, "a test")
+    client.start()
+    try:
+        client.fetch(job)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for event in client.poll():
+                if isinstance(event, ResultArrived):
+                    assert event.mesh is not None, event.refused
+                    return event.mesh
+            time.sleep(0.02)
+    finally:
+        client.close()
+    raise AssertionError("the result did not arrive")
 
 
 def picture(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ script; each `yield` gives Blender that many seconds to live its own life. It re
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
+from mathutils import Euler
 
 SHARE = Path("/tmp/share")
 MODULE = "bl_ext.user_default.galatea"
@@ -63,11 +65,11 @@ def on_screen(x: int, y: int) -> Place:
 
 
 def prepare_window() -> Iterator[float]:
-    """A scene without the default cube, drawn with vertex colors, and our tab of the sidebar in front."""
+    """A scene without the default cube, seen from the front and a little above, and our tab of the sidebar in front."""
     bpy.data.objects.remove(bpy.data.objects["Cube"])
     space = view().spaces.active
-    space.shading.type, space.shading.color_type = "SOLID", "VERTEX"
-    space.region_3d.view_distance = 5.5
+    space.region_3d.view_distance = 4.5
+    space.region_3d.view_rotation = Euler((math.radians(75), 0.0, math.radians(25))).to_quaternion()
     space.show_region_ui = True
     yield 1.0
     sidebar().active_panel_category = "Galatea"
