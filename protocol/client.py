@@ -32,9 +32,12 @@ class Client:
     `name` is what speaks, for the service's log. `prepare(job, snapshot)` is called in the client's thread for each
     snapshot before it is handed out; what it returns (or raises) comes with the snapshot. Commands given before the
     service is found are sent when it is. After `close`, commands raise RuntimeError.
+    Raises ValueError for a name that is empty or longer than 200 characters.
     """
 
     def __init__(self, folder: Path, name: str, prepare: Prepare | None = None) -> None:
+        if not 1 <= len(name) <= 200:
+            raise ValueError(f"The client's name has {len(name)} characters; expected 1 to 200.")
         numbers = itertools.count(1)
         self._next_number: Callable[[], int] = numbers.__next__
         self._inbox = Inbox()

@@ -180,11 +180,14 @@ class Conversation:
 
     def unsendable(self, message: msgspec.Struct, error: WireError) -> None:
         """`message`, which was due, is none: it has a value out of bounds."""
-        log.info("%s", error.message)
-        if isinstance(message, Submit) and (submission := self._requests.take_submission(message.request)) is not None:
+        if isinstance(message, Watch):
+            self._take_refused(Refused(request=message.request, code=error.code, message=error.message))
+        elif isinstance(message, Submit) and (submission := self._requests.take_submission(message.request)) is not None:
             self._not_submitted(submission, error.code, error.message)
         elif (command := self._requests.take(getattr(message, "request", -1))) is not None:
             self._answer(command, Refused(request=command.request, code=error.code, message=error.message))
+        else:
+            log.warning("%s", error.message)
 
     # ---- links that come and go
 

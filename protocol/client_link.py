@@ -108,11 +108,6 @@ class Link:
             self._silent_since = now
         self.send(Ping(request=next_number()))
 
-    def was_asleep(self) -> None:
-        """This process did not run for a while: the service's silence in that time means nothing."""
-        if self._silent_since is not None:
-            self._silent_since = time.monotonic()
-
     def next_deadline(self) -> float:
         """When `keep_alive` has something to do (monotonic seconds)."""
         if self.welcome is None:

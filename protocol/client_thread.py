@@ -16,7 +16,7 @@ from .client_conversation import Conversation
 from .client_events import ConnectionChanged, ConnectionState
 from .client_inbox import Inbox
 from .client_link import START, Link, LinkFailed
-from .codec import LOST_SECONDS, WireError
+from .codec import WireError
 from .location import CONNECTION_FILE, Connection, LocationError, other_version, read_connection
 from .messages import PROTOCOL, Pong, Welcome
 
@@ -89,12 +89,9 @@ class ClientThread:
         poller.register(self._wake, zmq.POLLIN)
         for one in self._link.sockets() if self._link is not None else ():
             poller.register(one, zmq.POLLIN)
-        started = time.monotonic()
         wake_at = self._link.next_deadline() if self._link is not None else self._next_try
         wake_at = min(wake_at, self._next_look, self._conversation.next_due())
-        poller.poll(max(0, round((wake_at - started) * 1000)))
-        if self._link is not None and time.monotonic() - max(wake_at, started) > LOST_SECONDS / 2:
-            self._link.was_asleep()
+        poller.poll(max(0, round((wake_at - time.monotonic()) * 1000)))
         try:
             self._wake.recv(4096)
         except BlockingIOError:

@@ -82,13 +82,13 @@ def encode(message: msgspec.Struct, buffers: Sequence[Frame] = ()) -> list[Frame
 
     Raises WireError if `message` has a field out of bounds, or is beyond the limits: what leaves here can be read.
     """
-    name = type(message).__name__
-    plain = msgspec.to_builtins(message)
-    _refuse_what_is_not_plain(plain, name)
+    name, plain = type(message).__name__, None
     try:
+        plain = msgspec.to_builtins(message)
+        _refuse_what_is_not_plain(plain, name)
         msgspec.convert(plain, type(message))
         header = msgpack.packb(plain)
-    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # msgspec.ValidationError is a ValueError
         raise WireError("invalid", f"{name} cannot be sent: {_quote(error)}.", _request_of(plain)) from None
     _check_sizes(len(header), [_size(buffer) for buffer in buffers], name, _request_of(plain))
     return [header, *buffers]

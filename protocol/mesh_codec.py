@@ -68,7 +68,10 @@ def read_mesh(header: MeshHeader, buffers: Sequence[memoryview], known_vertices:
 
 
 def _as_sent(array: np.ndarray, kind: str, name: str) -> np.ndarray:
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError as error:
+        raise WireError("invalid", f"The mesh's {name} are no array: {error}.") from None
     if array.ndim != 2 or array.shape[1] != 3:
         raise WireError("invalid", f"The mesh's {name} have the shape {list(array.shape)}; expected [N, 3].")
     whole = kind == "<i4"

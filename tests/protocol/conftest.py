@@ -6,6 +6,7 @@ itself here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -107,13 +108,13 @@ class FakeService:
         header = {"vertices": len(positions), "faces": 0 if left_out else len(faces), "colors": False}
         message = {"type": "Snapshot", "job": job, "serial": serial, "step": serial, "topology": topology, "mesh": header, **wrong}
         frames = [msgpack.packb(message), positions.astype("<f4").tobytes(), *([] if left_out else [faces.astype("<i4").tobytes()])]
-        self.do(lambda: self.bulk.send_multipart([grant["route"], *frames]))
+        self.do(lambda: self._send(self.bulk, [grant["route"], *frames]))
         return grant
 
     def send(self, frames: list[bytes], *, bulk: bool = False) -> None:
         """Raw frames to the one client there is."""
         key = "bulk" if bulk else "control"
-        self.do(lambda: (self.bulk if bulk else self.control).send_multipart([self._peers[key], *frames]))
+        self.do(lambda: self._send(self.bulk if bulk else self.control, [self._peers[key], *frames]))
 
     def of(self, kind: str) -> list[Map]:
         return [message for message in list(self.heard) if message["type"] == kind]
@@ -164,17 +165,18 @@ class FakeService:
         if isinstance(answer, dict):
             answer = [msgpack.packb(answer)]
         if answer:
-            line.send_multipart([route.bytes, *answer])
+            self._send(line, [route.bytes, *answer])
         if kind == "Watch" and isinstance(self.jobs.get(message["job"]), list):
             for event in self.jobs[message["job"]][message["after"]:]:
                 self._to_watcher(message["job"], event)
 
     def _to_watcher(self, job: str, message: Map) -> None:
         if job in self.watching:
-            try:
-                self.control.send_multipart([self.watching[job], msgpack.packb(message)], zmq.NOBLOCK)
-            except zmq.ZMQError:
-                pass  # nobody there, or nobody who reads
+            self._send(self.control, [self.watching[job], msgpack.packb(message)])
+
+    def _send(self, line: zmq.Socket, frames: list[Any]) -> None:
+        with contextlib.suppress(zmq.ZMQError):  # nobody there any more, or nobody who reads
+            line.send_multipart(frames, zmq.NOBLOCK)
 
     def _done(self, message: Map) -> Map | None:
         return {"type": "Done", "request": message["request"]} if "request" in message else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "HANDSHAKE_SECONDS", 0.4)
     for name, seconds in {"HANDSHAKE_SECONDS": 0.4, "WELCOME_SECONDS": 0.6, "PING_SECONDS": 0.1, "LOST_SECONDS": 0.6}.items():
         monkeypatch.setattr(client_link, name, seconds)
-    monkeypatch.setattr(client_thread, "LOST_SECONDS", 60.0)
     monkeypatch.setattr(client_requests, "PATIENCE_SECONDS", 1.0)
 
 
@@ -54,6 +55,14 @@ def listener(talk: Callable[[socket.socket], None]) -> Iterator[int]:
     thread.join()
     for one in (*kept, server):
         one.close()
+
+
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """A port that nobody listens on, and nobody can come to."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def point_to(folder: Path, port: int, bulk_port: int | None = None, **changes: Any) -> None:
@@ -140,22 +149,21 @@ def test_zeromq_without_authentication_is_not_galatea(folder: Path, start_client
 
 
 def test_a_port_that_nobody_listens_on_means_that_the_service_was_killed(folder: Path, start_client: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    point_to(folder, port)
-    consumer = start_client()
-    message = consumer.until_state("searching").message
-    assert f"No service answers on port {port}" in message and "Start it" in message
-    time.sleep(0.7)
-    assert [event.state for event in consumer.of(ConnectionChanged)][1:] == [], "said once"
+    with dead_port() as port:
+        point_to(folder, port)
+        consumer = start_client()
+        message = consumer.until_state("searching").message
+        assert f"No service answers on port {port}" in message and "Start it" in message
+        told = len(consumer.told)
+        time.sleep(0.7)
+        assert len(consumer.of(ConnectionChanged)) == told, "said once"
 
 
 def test_one_dead_port_of_two_is_told(start_service: Any, folder: Path, start_client: Any) -> None:
     service = start_service()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        dead = server.getsockname()[1]
-    point_to(folder, service.ports[0], dead, instance=service.instance, token=service.token)
-    assert f"port {dead}" in start_client().until_state("searching").message
+    with dead_port() as dead:
+        point_to(folder, service.ports[0], dead, instance=service.instance, token=service.token)
+        assert f"port {dead}" in start_client().until_state("searching").message
 
 
 def test_a_broken_connection_file_is_told(folder: Path, start_client: Any) -> None:
@@ -341,3 +349,25 @@ def test_progress_of_a_job_that_is_not_watched_is_dropped(start_service: Any, st
     service.progress(JOB, 1)
     consumer.until(Replied, request=consumer.client.pause(JOB))
     assert not consumer.of(ProgressMade)
+
+
+def test_a_program_that_never_closes_its_client_still_ends(start_service: Any, folder: Path) -> None:
+    start_service()
+    script = """
+import sys, time
+from pathlib import Path
+from protocol.client import Client
+client = Client(Path(sys.argv[1]), "test")
+client.start()
+while not any(event.state == "connected" for event in client.poll()):
+    time.sleep(0.01)
+"""
+    root = Path(client_link.__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", script, str(folder)], cwd=root, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_name_that_the_service_would_refuse(folder: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="1 to 200"):
+        Client(folder, name)

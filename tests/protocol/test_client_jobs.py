@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import Any
@@ -111,12 +112,14 @@ def test_a_submission_that_the_service_refuses(start_service: Any, start_client:
         (REFINE, Mesh(positions() * np.float32(np.nan), FACES), "Vertex 0"),
         (REFINE, Mesh(positions(), FACES + 2), "Face 0"),
         (REFINE, Mesh(positions(), None), "no faces"),
+        (REFINE, Mesh([[0, 1], [2]], FACES), "no array"),
+        (JobRequest("generate", "a mug", strength=object()), None, "strength|object"),
     ],
 )
 def test_a_submission_that_cannot_be_sent(start_service: Any, start_client: Any, request_: JobRequest, broken: Mesh, words: str) -> None:
     service, consumer = start_service(), start_client()
     job = consumer.client.submit(request_, broken)
-    assert words in consumer.until(Submitted, job=job).refused.message
+    assert re.search(words, consumer.until(Submitted, job=job).refused.message)
     consumer.until(Replied, request=consumer.client.pause(JOB))
     assert not service.of("Submit") and consumer.of(ConnectionChanged)[-1].state == "connected"
 
@@ -239,6 +242,14 @@ def test_a_job_that_the_service_does_not_know(start_service: Any, start_client: 
     assert len(service.of("Watch")) == 1
 
 
+@pytest.mark.parametrize(("job", "after"), [("../../etc/passwd", 0), (JOB, -1), (JOB, 2**60)])
+def test_a_watch_that_cannot_be_sent(start_service: Any, start_client: Any, job: str, after: int) -> None:
+    service, consumer = start_service(), start_client()
+    consumer.client.watch(job, after)
+    assert consumer.until(WatchRefused, job=job).refused.code == "invalid"
+    assert not service.of("Watch")
+
+
 def test_unwatching(start_service: Any, start_client: Any) -> None:
     service, consumer = start_service(), start_client()
     watched(service, consumer)
@@ -280,6 +291,10 @@ def test_one_snapshot_at_a_time_and_faces_only_when_they_are_new(start_service: 
     assert JOB not in service.credit, "no credit before the consumer is done"
     consumer.client.applied(JOB)
     consumer.client.applied(JOB)
+    service.until(lambda: JOB in service.credit)
+    grant = service.credit[JOB]
+    service.snapshot(JOB, 1, 5, positions(1), FACES)  # older than the credit is for
+    service.credit[JOB] = grant
     grant = service.snapshot(JOB, 2, 5, positions(1), FACES)
     assert (grant["after"], grant["topology"]) == (1, 5)
     second = consumer.until(SnapshotArrived, 2)
@@ -353,9 +368,12 @@ def test_snapshots_nobody_asked_for_are_dropped(start_service: Any, start_client
     for serial in range(1, 6):
         service.credit[JOB] = grant
         service.snapshot(JOB, serial, 5, positions(serial), FACES)
+    consumer.until(SnapshotArrived)
+    consumer.client.applied(JOB)
+    service.until(lambda: JOB in service.credit)
     service.credit[JOB] = grant | {"topology": 77}
     service.snapshot(JOB, 7, 77, positions(), FACES)  # without faces, of a topology that is not known
-    consumer.until(Replied, request=consumer.client.fetch(JOB) and consumer.client.pause(JOB))
+    consumer.client.fetch(JOB)  # on the same socket as snapshots
     consumer.until(ResultArrived)
     assert [snapshot.serial for snapshot in consumer.of(SnapshotArrived)] == [1]
     consumer.client.unfollow(JOB)
@@ -413,6 +431,7 @@ def test_the_result_of_a_job_that_finished_while_nobody_was_there(start_service:
     service.results[JOB] = [positions().tobytes(), FACES.tobytes()]
     consumer.client.watch(JOB)
     consumer.until(Happened, 2)
+    consumer.until(Replied, request=consumer.client.pause(JOB))
     assert not service.of("Fetch"), "only a followed job's result is fetched unasked"
     consumer.client.follow(JOB)
     assert consumer.until(ResultArrived, job=JOB).mesh is not None

@@ -242,6 +242,7 @@ def test_what_cannot_be_read_is_not_sent() -> None:
         messages.Steer(3, JOB, prompt="x" * 1001),
         messages.Steer(3, JOB, prompt="half of a pair: \ud800"),
         messages.Steer(3, JOB, strength=1.5),
+        messages.Steer(3, JOB, strength=object()),  # type: ignore[arg-type]
         messages.Submit(3, JOB, messages.JobRequest("generate", "")),
         messages.Jobs(3, (messages.JobSummary(JOB, "queued", "generate", "字" * 1000, 0, 1, 0.0, 1),) * 100),
     ]:

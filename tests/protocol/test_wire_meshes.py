@@ -120,6 +120,7 @@ def test_many_faults_are_counted() -> None:
     ("changes", "sentence"),
     [
         ({"positions": np.zeros((4, 2))}, r"positions have the shape \[4, 2\]; expected \[N, 3\]"),
+        ({"positions": [[1, 2], [3]]}, "positions are no array"),
         ({"positions": np.zeros(12)}, r"shape \[12\]"),
         ({"positions": np.zeros((2, 3))}, "2 vertices; expected 3 to 2,000,000"),
         ({"positions": np.zeros((MAX_VERTICES + 1, 3), np.float32), "colors": None}, "2,000,001 vertices"),
