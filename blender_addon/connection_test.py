@@ -32,7 +32,8 @@ def test_connection(folder: Path, state: ServiceState, name: str) -> tuple[bool,
     lines.append(f"Ports {connection.control_port} and {connection.bulk_port} answer.")
     answer = ask(folder, name)
     if answer is None:
-        return False, [*lines, f"The service did not answer within {ANSWER_PATIENCE:g} s: stop it, start it again, and see its log."]
+        wedged = f"The service did not answer within {ANSWER_PATIENCE:g} s: stop it, start it again, and see its log."
+        return False, [*lines, wedged]
     if answer.state != "connected":
         return False, [*lines, answer.message]
     priors, devices = ", ".join(answer.welcome.priors), ", ".join(answer.welcome.devices)

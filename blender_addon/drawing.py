@@ -39,7 +39,7 @@ def draw_lines(layout: UILayout, context: Context, text: str, icon: str = "NONE"
 def characters(context: Context) -> int:
     """How many fit into a line of the region."""
     width = context.region.width if context.region else 300
-    scale = context.preferences.system.ui_scale
+    scale = context.preferences.system.ui_scale or 1.0  # 0 without a window
     return max(20, int(width / (CHARACTER * scale)) - 8)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 
 from . import properties
-from .bridge import prepare, preview
+from .bridge import finish, prepare, preview
 from .bridge.errors import SceneError
 from .bridge.placement import Placement
 from .bridge.prepare import Prepared
@@ -51,6 +51,9 @@ class BlenderScene:
             raise NoPreview(job)
         if not preview.apply(found, prepared):
             raise SceneError(preview.why_not(found, prepared) or "The update could not be shown.")
+
+    def remove_preview(self, job: str) -> None:
+        finish.discard(bpy.context, preview.find(job))
 
     def refresh(self, jobs: list[LiveJob]) -> None:
         properties.match_controls(jobs)

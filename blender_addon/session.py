@@ -58,6 +58,9 @@ class Scene(Protocol):
     def apply(self, job: str, prepared: object) -> None:
         """Put a frame into the job's preview. Raises SceneError and NoPreview."""
 
+    def remove_preview(self, job: str) -> None:
+        """Take the job's preview out of the scene and show what it stood for."""
+
     def refresh(self, jobs: list[LiveJob]) -> None:
         """Something that the panel shows of these jobs has changed: have it drawn again."""
 
@@ -70,6 +73,8 @@ class Session:
         self.jobs: dict[str, LiveJob] = {}
         """Newest last."""
         self.connection: ConnectionChanged | None = None
+        self.taken: set[str] = set()
+        """Jobs whose result was taken into the scene: a preview that undo brings back is none any more."""
         self.listed: tuple[m.JobSummary, ...] = ()
         self.service = ServiceState("stopped")
         self.problem = ""
@@ -175,9 +180,14 @@ class Session:
             self.attach(job, placement)
 
     def take_up_strays(self) -> None:
-        """Previews in the open file whose jobs are not known here: the extension was off, or undo brought them back."""
+        """Previews in the open file whose jobs are not known here: the extension was off, or undo brought them back.
+
+        Undoing Accept leads to the step in which there was a preview; without it, the scene is as before the job.
+        """
         for job, placement in self.scene.placements().items():
-            if job not in self.jobs:
+            if job in self.taken:
+                self.scene.remove_preview(job)
+            elif job not in self.jobs:
                 self.attach(job, placement)
 
     def show_again(self) -> None:

@@ -1,7 +1,8 @@
 """What the buttons do. Operators are thin: they check, call the bridge and the session, and tell what went wrong.
 
-None of them has Blender push undo steps by itself: a job pushes one before its preview appears and one when it ends, so
-that one undo after accepting brings back the object as it was.
+None of them has Blender push undo steps by itself: a job pushes one when its preview appears and one when it ends;
+updates push none. Undoing the end leads to a scene with a preview, which `Session.take_up_strays` takes out again after
+Accept, so that one undo brings back the object as it was.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.types import Context, Operator
 
-from ..bridge import finish, preview
+from ..bridge import finish, materials, preview
 from ..bridge.errors import SceneError
 from ..live_job import LiveJob
 from ..preferences import open_link
@@ -14,7 +14,8 @@ from .running import JobOperator
 
 
 def end(session: Session, live: LiveJob, message: str) -> None:
-    """The scene is as it shall be: stop what still runs, and mark the step."""
+    """The scene is as it shall be: stop what still runs, and push the step."""
+    materials.remove_unused(tuple(bpy.data.materials))
     if not live.ended:
         session.ask(live.job, "cancel")
     session.forget(live.job)
@@ -34,6 +35,7 @@ class GALATEA_OT_accept(JobOperator, Operator):
         except SceneError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        session.taken.add(live.job)
         end(session, live, "Accept")
         return {"FINISHED"}
 
@@ -51,6 +53,7 @@ class GALATEA_OT_keep_copy(JobOperator, Operator):
         except SceneError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        session.taken.add(live.job)
         end(session, live, "Keep as Copy")
         return {"FINISHED"}
 

@@ -7,7 +7,7 @@ from bpy.props import StringProperty
 from bpy.types import Context, Object, Operator
 
 from .. import prompt_history, solid_colors
-from ..bridge import collect, finish, preview
+from ..bridge import collect, finish, materials, preview
 from ..bridge.errors import SceneError
 from ..bridge.placement import Placement, default_placement
 from ..live_job import LiveJob
@@ -25,7 +25,8 @@ def why_not_now(context: Context) -> str:
     active = context.view_layer.objects.active
     if active is not None and active.mode != "OBJECT":
         mode = active.mode.replace("_", " ").title()
-        return f"{active.name} is in {mode} Mode: " + ("leave it with Tab first." if mode == "Edit" else "switch to Object Mode first.")
+        way_out = "leave it with Tab" if mode == "Edit" else "switch to Object Mode"
+        return f"{active.name} is in {mode} Mode: {way_out} first."
     connection = current().connection
     if connection is not None and connection.state == "refused":
         return connection.message
@@ -53,15 +54,24 @@ def begin(
 ) -> LiveJob:
     """Puts the preview into the scene and sends the job, or leaves all as it was. Raises SceneError and WireError."""
     job = session.new_job_id()
-    bpy.ops.ed.undo_push(message="Before Galatea")
     shown = preview.begin(context, job, request.prompt, original, placement)
     try:
         live = session.submit(job, request, mesh, placement)
     except Exception:
         finish.discard(context, shown)
         raise
+    push_step(request.command.capitalize())
     prompt_history.remember(request.prompt)
     return live
+
+
+def push_step(name: str) -> None:
+    """An undo step with the new preview in it, and with the material that its first colors will need.
+
+    Undo takes it that between two steps no data-blocks have come into being: with a new one it crashes Blender.
+    """
+    materials.galatea_material()
+    bpy.ops.ed.undo_push(message=name)
 
 
 def show_colors(operator: Operator) -> None:
@@ -137,8 +147,8 @@ class GALATEA_OT_reattach(Operator):
             placement = session.scene.placement(self.job)
             if placement is None:
                 placement = default_placement(tuple(context.scene.cursor.location))
-                bpy.ops.ed.undo_push(message="Before Galatea")
                 preview.begin(context, self.job, name, None, placement)
+                push_step("Reattach")
         except SceneError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -132,5 +132,8 @@ class NotebookScene:
             raise NoPreview(job)
         self.applied.append((job, prepared))
 
+    def remove_preview(self, job: str) -> None:
+        self.previews.remove(job)
+
     def refresh(self, jobs: list) -> None:
         self.refreshed += 1

@@ -195,6 +195,16 @@ def test_previews_of_unknown_jobs_are_taken_up_when_connecting(tmp_path: Path) -
     made.close()
 
 
+def test_the_preview_of_a_job_that_was_taken_is_none_any_more(session) -> None:
+    submit(session)
+    submit(session, OTHER)
+    session.taken.add(JOB)
+    session.forget(JOB)
+    session.forget(OTHER)
+    session.take_up_strays()
+    assert session.scene.previews == {OTHER} and list(session.jobs) == [OTHER]
+
+
 def test_durations_as_people_say_them() -> None:
     said = [live_job.duration(seconds) for seconds in (-3, 0.4, 42, 99, 100, 3599, 8040)]
     assert said == ["0 s", "0 s", "42 s", "99 s", "2 min", "1 h 0 min", "2 h 14 min"]
