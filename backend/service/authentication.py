@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import zmq
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
+
+SECONDS_BETWEEN_WARNINGS = 10.0
 
 _SESSION = re.compile(rb"[0-9a-f]{32}\Z")
 
@@ -34,6 +38,7 @@ class Authentication:
 
     def __init__(self, context: zmq.Context, domains: dict[str, Domain]) -> None:
         self._domains = {name.encode(): domain for name, domain in domains.items()}
+        self._say_at = -math.inf
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(ZAP_ADDRESS)
@@ -49,16 +54,20 @@ class Authentication:
     def _session(self, frames: list[bytes]) -> bytes:
         """The session id that the handshake proves; empty if it proves none."""
         if len(frames) != 8 or frames[0] != b"1.0" or frames[5] != b"PLAIN":
-            log.warning("a connection without user name and token was refused")
-            return b""
+            return self._refuse("without user name and token")
         domain, user, password = self._domains.get(frames[2]), frames[6], frames[7]
         if domain is None or not hmac.compare_digest(password, domain.token.encode()):
-            log.warning("a connection with a wrong token was refused")
-            return b""
+            return self._refuse("with a wrong token")
         if not _SESSION.match(user) or not domain.admits(user.decode()):
-            log.warning("a connection with an unusable session id was refused")
-            return b""
+            return self._refuse("with an unusable session id")
         return user
+
+    def _refuse(self, what: str) -> bytes:
+        """Said in the log, but not so often that somebody who goes on trying could fill it."""
+        if time.monotonic() > self._say_at:
+            self._say_at = time.monotonic() + SECONDS_BETWEEN_WARNINGS
+            log.warning("a connection %s was refused", what)
+        return b""
 
 
 def require(socket: zmq.Socket, domain: str) -> None:

@@ -95,7 +95,7 @@ class Clients:
     def _forget(self, client: Client) -> None:
         del self._clients[client.session]
         if client.name:
-            log.info("client %s has gone", client.name)
+            log.info("client %r has gone", client.name)
 
     # ---- sending
 

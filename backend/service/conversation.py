@@ -145,7 +145,7 @@ class Conversation:
             case ListJobs():
                 tell(JobList(message.request, tuple(self._jobs.newest(message.limit))))
             case Shutdown():
-                log.info("%s asked the service to end", client.name)
+                log.info("client %r asked the service to end", client.name)
                 self._goodbyes.append(partial(tell, Done(message.request)))
                 self.asked_to_end = True
 
@@ -172,7 +172,7 @@ class Conversation:
         if hello.protocol != PROTOCOL:
             raise Refusal("version", _other_version(hello.protocol))
         if not client.name:
-            log.info("client %s has come", hello.client)
+            log.info("client %r has come", hello.client)
         client.begin(hello.client)
         offer, devices = self._offer, tuple(self._pool.devices.values())
         welcome = Welcome(PROTOCOL, offer.version, offer.instance, client.session, offer.priors, offer.recipes, devices)

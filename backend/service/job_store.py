@@ -5,6 +5,7 @@ A job is one row, its events are rows of their own, numbered from 1 without gaps
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -53,6 +54,9 @@ CREATE TABLE events (
 """
 
 
+log = logging.getLogger(__name__)
+
+
 class StoreError(Exception):
     """The database cannot be written now, mostly because the disk is full; nothing of the change is in it."""
 
@@ -98,6 +102,7 @@ class JobStore:
             for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._database.execute(f"PRAGMA {setting}")
             self._check_version()
+            self._set_unreadable_aside()
         except sqlite3.Error as error:
             raise InputError(
                 f"The job database {self.path} cannot be used ({error}); move it away to begin with an empty one, or choose "
@@ -110,7 +115,11 @@ class JobStore:
     # ---- reading
 
     def get(self, job: HexId) -> JobRecord | None:
-        return self._one("SELECT record FROM jobs WHERE job = ?", job)
+        return self._one("SELECT record FROM jobs WHERE job = ? AND state != 'unreadable'", job)
+
+    def knows(self, job: str) -> bool:
+        """Also of a job that cannot be read."""
+        return self._database.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone() is not None
 
     def next_queued(self) -> JobRecord | None:
         return self._one("SELECT record FROM jobs WHERE state = 'queued' ORDER BY place LIMIT 1")
@@ -123,7 +132,7 @@ class JobStore:
         return self._many("SELECT record FROM jobs WHERE state = ? ORDER BY place", state)
 
     def newest(self, limit: int) -> list[JobRecord]:
-        return self._many("SELECT record FROM jobs ORDER BY created DESC, rowid DESC LIMIT ?", limit)
+        return self._many("SELECT record FROM jobs WHERE state != 'unreadable' ORDER BY created DESC, rowid DESC LIMIT ?", limit)
 
     def events_after(self, job: HexId, number: int, limit: int = 1000) -> list[JobEvent]:
         query = "SELECT body FROM events WHERE job = ? AND number > ? ORDER BY number LIMIT ?"
@@ -161,8 +170,11 @@ class JobStore:
         return self._database.execute("SELECT coalesce(min(place), 0) FROM jobs WHERE state = 'queued'").fetchone()[0]
 
     def acknowledge(self, job: HexId, number: int) -> None:
+        query = "SELECT 1 FROM jobs WHERE job = ? AND acknowledged < ?"
+        if self._database.execute(query, (job, number)).fetchone() is None:
+            return  # nothing new: not worth a sync
         with self._transaction():
-            self._database.execute("UPDATE jobs SET acknowledged = max(acknowledged, ?) WHERE job = ?", (number, job))
+            self._database.execute("UPDATE jobs SET acknowledged = ? WHERE job = ?", (number, job))
 
     def remove_old(self, now: float) -> list[HexId]:
         """Forget the jobs that ended more than KEEP_DAYS ago and whose last event a client has acknowledged."""
@@ -190,6 +202,16 @@ class JobStore:
                 f"{VERSION}); use that version, or move the file away to begin with an empty one."
             )
         self._database.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    def _set_unreadable_aside(self) -> None:
+        """Jobs whose settings another version of Galatea wrote differently must not keep the others from going on."""
+        rows = self._database.execute("SELECT job, record FROM jobs WHERE state != 'unreadable'").fetchall()
+        for job, record in rows:
+            try:
+                msgspec.json.decode(record, type=JobRecord)
+            except msgspec.DecodeError as error:
+                log.warning("job %s was written by another version of Galatea and is left out: %s", job[:8], error)
+                self._database.execute("UPDATE jobs SET state = 'unreadable' WHERE job = ?", (job,))
 
     def _one(self, query: str, *values: object) -> JobRecord | None:
         return next(iter(self._many(query, *values)), None)

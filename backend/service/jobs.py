@@ -110,7 +110,7 @@ class Jobs:
             worker.pending[next(self._numbers)] = (message.request, answer)
             if worker.stopping is None:
                 self._pool.send(worker, Stop(message.job))
-            worker.stopping = "cancel"
+            worker.expect_stop("cancel")
             return
         if record.state != "cancelled":
             self._save(replace(record, state="cancelled"), Cancelled(record.step, self._files(record.job).has_checkpoint))
@@ -198,7 +198,7 @@ class Jobs:
         paused = [worker for worker in self._pool if worker.is_holding and worker.stopping is None]
         if paused and self._store.next_queued() is not None:
             self._pool.send(paused[0], Stop(paused[0].job))
-            paused[0].stopping = "make room"
+            paused[0].expect_stop("make room")
 
     def settle(self) -> None:
         """Write down what has happened, in order; what the disk has no room for stays due."""
@@ -245,6 +245,7 @@ class Jobs:
             aim = (happening.prompt, happening.negative_prompt, happening.strength)
             record = replace(record, prompt=aim[0], negative_prompt=aim[1], strength=aim[2])
         self._save(record, happening)
+        worker.has_begun = worker.has_begun or isinstance(happening, Started)
         if report.request is not None:
             self.on_answer(worker, Done(report.request))
         if isinstance(happening, Finished | Failed):
@@ -264,7 +265,7 @@ class Jobs:
 
     def _release(self, worker: WorkerProcess, why: str) -> None:
         job = worker.job
-        worker.let_go()
+        worker.take(None)
         for request, answer in worker.pending.values():
             answer(Refused(request, "conflict", why))
         worker.pending.clear()
@@ -272,7 +273,7 @@ class Jobs:
             self.snapshots.end(job)
 
     def _take_checkpoint(self, message: Checkpointed) -> None:
-        self._save(replace(self._store.get(message.job), checkpoint=message.step))
+        self._save(replace(self._store.get(message.job), checkpoint=message.step, step=message.step))
 
     def _take_death(self, job: HexId, cancelled: bool, message: str) -> None:
         self.snapshots.end(job)

@@ -48,6 +48,12 @@ class PriorShelf:
         return self._loaded[1]
 
 
+    def free_memory(self) -> None:
+        """Give back what a job's tensors held on a GPU: the artist's Blender renders on it as well."""
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+
 def warm_up(prior: Prior) -> None:
     """Have every kernel of a job compiled and loaded by one step of each stage.
 

@@ -163,7 +163,7 @@ class Service:
         for job in self._store.remove_old(time.time()):
             JobFiles(self._options.folder, job).remove()
         for folder in (self._options.folder / JOBS_FOLDER).glob("*"):
-            if self._store.get(folder.name) is None:
+            if not self._store.knows(folder.name):
                 JobFiles(self._options.folder, folder.name).remove()
 
     # ---- the loop
@@ -216,6 +216,7 @@ class Service:
 
     def _tick(self) -> None:
         for worker in self._pool:
+            worker.kill_if_overdue()
             how = worker.death()
             if how is not None:
                 self._on_death(worker, how)

@@ -64,8 +64,11 @@ def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
         message = link.wait()
         if isinstance(message, Exit):
             return
-        if isinstance(message, Run) and WorkerJob(message, link, shelf, Path(configuration.folder)).work():
-            return
+        if isinstance(message, Run):
+            asked_to_exit = WorkerJob(message, link, shelf, Path(configuration.folder)).work()
+            shelf.free_memory()
+            if asked_to_exit:
+                return
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -22,6 +23,10 @@ from backend.service.worker_messages import WorkerConfiguration
 from protocol.messages import Done, HexId, Progress, Refused
 
 LONGEST_LINE = 4000
+SECONDS_TO_STOP = 60.0
+"""For the step under way and the checkpoint; a large prior's step on a CPU takes long."""
+SECONDS_TO_STOP_LOADING = 3.0
+"""While a prior is loaded nothing is lost by ending the process."""
 
 Answer = Callable[[Done | Refused], None]
 
@@ -43,6 +48,11 @@ class WorkerProcess:
     job: HexId | None = None
     stopping: Literal["cancel", "make room"] | None = None
     """Why its job has been asked to stop."""
+    stop_by: float = math.inf
+    """When a worker that has not stopped by then is ended (monotonic seconds)."""
+    overdue: bool = False
+    has_begun: bool = False
+    """Whether the job has come to its first step: what comes before it can take long and cannot be interrupted."""
     progress: Progress | None = None
     pending: dict[int, tuple[int, Answer]] = field(default_factory=dict)
     """Our request number -> the client's, and how to answer it."""
@@ -56,17 +66,22 @@ class WorkerProcess:
         """Whether it has a job and does nothing for it, because the job is paused."""
         return self.job is not None and self.progress is not None and self.progress.state == "paused"
 
-    def take(self, job: HexId) -> None:
-        self.job, self.stopping, self.progress = job, None, None
+    def take(self, job: HexId | None) -> None:
+        """It has this job now, or none."""
+        self.job, self.progress, self.has_begun = job, None, False
+        self.stopping, self.stop_by = None, math.inf
 
-    def let_go(self) -> None:
-        self.job, self.stopping, self.progress = None, None, None
+    def expect_stop(self, why: Literal["cancel", "make room"]) -> None:
+        self.stopping = why
+        self.stop_by = time.monotonic() + (SECONDS_TO_STOP if self.has_begun else SECONDS_TO_STOP_LOADING)
 
     def death(self) -> str | None:
         """How the process ended, as the end of a sentence that begins with "the worker process"; None if it lives."""
         code = self.process.poll()
         if code is None:
             return None
+        if self.overdue:
+            return "did not stop in time and was ended"
         if code >= 0:
             return f"ended by itself with code {code}"
         with contextlib.suppress(ValueError):
@@ -77,6 +92,11 @@ class WorkerProcess:
 
     def kill(self) -> None:
         self.process.kill()
+
+    def kill_if_overdue(self) -> None:
+        if not self.overdue and time.monotonic() > self.stop_by:
+            self.overdue = True
+            self.kill()
 
     def close(self) -> None:
         """Frees what is left of a process that has ended."""

@@ -15,7 +15,7 @@ from backend.service.job_files import JobFiles
 from backend.service.job_store import JobRecord, JobStore, StoreError
 from backend.service.jobs import Jobs
 from backend.service.worker_messages import Checkpointed, Report, Run, Stop
-from backend.service.worker_process import WorkerProcess
+from backend.service.worker_process import SECONDS_TO_STOP_LOADING, WorkerProcess
 from protocol.messages import (
     Cancel,
     Cancelled,
@@ -190,6 +190,23 @@ def test_who_waits_for_a_worker_that_dies_is_told(desk: Desk) -> None:
     desk.die()
     assert [(answer.request, answer.code) for answer in desk.answers] == [(1, "worker"), (2, "worker"), (3, "worker")]
     assert desk.state(job) == "cancelled" and isinstance(desk.last(job), Cancelled)
+
+
+def test_a_worker_that_does_not_stop_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a prior cannot be interrupted; the job is cancelled all the same."""
+    job = desk.job()
+    worker, killed = desk.pool.worker, []
+    monkeypatch.setattr(WorkerProcess, "kill", lambda self: killed.append(self))
+    worker.kill_if_overdue()
+    desk.ask(Cancel(1, job))
+    worker.kill_if_overdue()
+    assert killed == []
+    monkeypatch.setattr("time.monotonic", lambda now=time.monotonic() + SECONDS_TO_STOP_LOADING + 1: now)
+    worker.kill_if_overdue()
+    worker.kill_if_overdue()
+    assert killed == [worker]
+    desk.die()
+    assert desk.state(job) == "cancelled"
 
 
 def test_who_asks_too_late_is_told(desk: Desk) -> None:

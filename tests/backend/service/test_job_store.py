@@ -122,6 +122,21 @@ def test_a_database_that_is_not_ours_is_one_sentence(tmp_path: Path) -> None:
         JobStore(tmp_path)
 
 
+def test_a_job_of_another_version_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    for name in "ab":
+        store.save(record(name, place=store.last_place() + 1), Queued())
+    store.close()
+    database = sqlite3.connect(tmp_path / "jobs.sqlite")
+    database.execute("UPDATE jobs SET record = replace(record, '\"seed\"', '\"sown\"') WHERE job = ?", ("a" * 32,))
+    database.commit()
+    database.close()
+    store = JobStore(tmp_path)
+    assert store.next_queued().job == "b" * 32 and [job.job for job in store.newest(9)] == ["b" * 32]
+    assert store.get("a" * 32) is None and store.knows("a" * 32), "its files stay for the version that can read it"
+    store.close()
+
+
 @pytest.mark.parametrize("colored", [True, False])
 def test_a_mesh_file_is_read_as_written(ball: Mesh, tmp_path: Path, colored: bool) -> None:
     colors = np.linspace(0, 1, ball.positions.size, dtype=np.float32).reshape(-1, 3) if colored else None
