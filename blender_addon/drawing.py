@@ -47,13 +47,12 @@ def draw_service(layout: UILayout, context: Context, session: Session, cannot_st
     """How it stands with the service, and what can be done about it."""
     state = session.service
     if session.connected:
-        welcome = session.welcome
-        row = layout.row()
-        row.label(text=f"Connected ({', '.join(welcome.devices)})" if welcome.devices else "Connected", icon="LINKED")
+        row = layout.split(factor=0.6)
+        row.label(text="Connected", icon="LINKED")
         row.operator("galatea.stop_service", text="Stop", icon="QUIT")
     elif state.kind == "starting":
-        row = layout.row()
-        row.label(text="Starting the service", icon="SORTTIME")
+        row = layout.split(factor=0.6)
+        row.label(text="Starting", icon="SORTTIME")
         row.operator("galatea.stop_service", text="Stop", icon="QUIT")
         draw_lines(layout, context, f"Starting: {state.text or 'one moment'}")
     elif state.kind == "stopping":
@@ -114,11 +113,13 @@ def draw_progress(box: UILayout, session: Session, live: LiveJob, now: float) ->
     """State in words, the bar, and how fresh all that is."""
     if live.total:
         box.progress(factor=live.fraction(), type="BAR", text=live.progress_text())
+    column = box.column(align=True)
+    column.scale_y = 0.8
     waiting = not live.ended and not session.connected
-    box.label(text="Waiting for the connection" if waiting else live.headline())
+    column.label(text="Waiting for the connection" if waiting else live.headline())
     age = live.age_text(now)
     if age:
-        box.label(text=age, icon="ERROR" if live.silent(now) else "NONE")
+        column.label(text=age, icon="ERROR" if live.silent(now) else "NONE")
 
 
 def draw_controls(box: UILayout, live: LiveJob) -> None:
@@ -146,9 +147,14 @@ def draw_endings(box: UILayout, live: LiveJob) -> None:
     """What becomes of the object."""
     if live.phase in ("failed", "cancelled") and live.resumable:
         box.operator("galatea.resume", icon="PLAY").job = live.job
-    row = box.row(align=True)
-    if live.has_preview and (live.result is not None or live.shown is not None):
-        accept = "Accept" if live.result is not None else "Accept Now" if not live.ended else "Accept as It Is"
-        row.operator("galatea.accept", text=accept, icon="CHECKMARK").job = live.job
+    column = box.column(align=True)
+    there_is_something = live.has_preview and (live.result is not None or live.shown is not None)
+    if there_is_something:
+        accept = "Accept" if live.result is not None else "Accept as It Is Now"
+        large = column.row(align=True)
+        large.scale_y = 1.3 if live.ended else 1.0
+        large.operator("galatea.accept", text=accept, icon="CHECKMARK").job = live.job
+    row = column.row(align=True)
+    if there_is_something:
         row.operator("galatea.keep_copy", text="Keep as Copy", icon="DUPLICATE").job = live.job
     row.operator("galatea.discard", text="Discard", icon="TRASH").job = live.job

@@ -1,6 +1,6 @@
 """Vertex colors in Solid view, where Blender shows the material's color instead unless it is told otherwise.
 
-Nothing of the shading is touched but that one choice, and it is put back to what it was in each view.
+Nothing of the shading is touched but that one choice, and it can be put back to what it was in each view.
 """
 
 from __future__ import annotations
@@ -31,30 +31,39 @@ def are_shown(context: Context) -> bool:
     return all(space.shading.color_type == "VERTEX" for _, space in views())
 
 
-def show() -> None:
-    before = current().solid_before
+def toggle(context: Context) -> None:
+    """Show them in the view that the button is in and in all that are as Blender sets them up; or put all of that back."""
+    chosen = [space for _, space in views() if space == context.space_data] or [space for _, space in views()]
+    if are_shown(context):
+        put_back(chosen)
+    else:
+        show(chosen)
+
+
+def show(chosen: list[SpaceView3D]) -> bool:
+    """Show them in the `chosen` views and in those that have Blender's own setting. Whether anything was changed."""
+    before, changed = current().solid_before, False
     for name, space in views():
-        if space.shading.color_type != "VERTEX":
-            before[name] = space.shading.color_type
+        color_type = space.shading.color_type
+        if color_type == BLENDERS_OWN or (space in chosen and color_type != "VERTEX"):
+            before[name], changed = color_type, True
             space.shading.color_type = "VERTEX"
+    return changed
 
 
-def put_back() -> None:
+def put_back(chosen: list[SpaceView3D]) -> None:
+    """Where they were switched on here, and in the `chosen` views."""
     before = current().solid_before
     for name, space in views():
-        if space.shading.color_type == "VERTEX":
+        if space.shading.color_type == "VERTEX" and (name in before or space in chosen):
             space.shading.color_type = before.get(name, BLENDERS_OWN)
     before.clear()
 
 
 def show_once() -> bool:
-    """At the first job: show them if the views are as Blender sets them up. Whether anything was changed."""
+    """At the first job: show them in the views that are as Blender sets them up. Whether anything was changed."""
     session = current()
     if session.solid_offered:
         return False
     session.solid_offered = True
-    solid = [space.shading for _, space in views() if space.shading.type == "SOLID"]
-    if not solid or any(shading.color_type != BLENDERS_OWN for shading in solid):
-        return False
-    show()
-    return True
+    return show([])

@@ -16,10 +16,7 @@ class GALATEA_OT_solid_colors(Operator):
     bl_description = "Show the objects' own colors in Solid view, or what was shown before"
 
     def execute(self, context: Context) -> set[str]:
-        if solid_colors.are_shown(context):
-            solid_colors.put_back()
-        else:
-            solid_colors.show()
+        solid_colors.toggle(context)
         return {"FINISHED"}
 
 

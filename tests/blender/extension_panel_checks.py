@@ -57,7 +57,7 @@ def check_every_state_of_the_connection_has_words_and_something_to_do() -> None:
         (searching, ServiceState("died", "galatea: No space left on device."), "ended by itself", "galatea.open_log"),
         (refused, ServiceState("running", "", 1), "token is another one", "galatea.stop_service"),
         (lost, ServiceState("running", "", 1), "broke off", "galatea.stop_service"),
-        (connected, stopped, "Connected (cpu)", "galatea.stop_service"),
+        (connected, stopped, "Connected", "galatea.stop_service"),
     ]
     for connection, service, text, button in states:
         opened.connection, opened.service = connection, service
@@ -215,29 +215,29 @@ def check_earlier_prompts_are_kept_newest_first() -> None:
     expect(folder in history._file().parents, "within Blender's user folder")
 
 
-def check_colors_in_solid_view_are_put_back() -> None:
-    opened = fresh()
-    solid = part("solid_colors")
-    shadings = [space.shading for _, space in solid.views()]
-    expect(len(shadings) >= 2)
+def check_colors_in_solid_view_come_with_the_first_job_and_can_be_put_back() -> None:
+    fresh()
+    shadings = [space.shading for _, space in part("solid_colors").views()]
+    expect(len(shadings) >= 3)
     for shading in shadings:
         shading.type, shading.color_type = "SOLID", "MATERIAL"
-    shadings[1].color_type = "RANDOM"
-    before = [(shading.type, shading.light, shading.color_type) for shading in shadings]
-    generate()
-    expect([shading.color_type for shading in shadings] == [color for _, _, color in before], "the artist has chosen")
-    shadings[1].color_type = "MATERIAL"
-    opened.solid_offered = False
-    bpy.ops.galatea.discard()
-    generate()
-    expect({shading.color_type for shading in shadings} == {"VERTEX"}, "switched on with the first job")
-    bpy.ops.galatea.solid_colors()
-    expect({shading.color_type for shading in shadings} == {"MATERIAL"})
+    shadings[1].color_type = "TEXTURE"
+    before = [(shading.type, shading.light) for shading in shadings]
+
+    def colors() -> list[str]:
+        return [shading.color_type for shading in shadings]
+
+    bpy.context.window_manager.galatea.prompt = "a red mug"
+    bpy.ops.galatea.generate()
+    expect(colors() == ["VERTEX", "TEXTURE"] + ["VERTEX"] * (len(shadings) - 2), "what the artist has chosen stays")
     shadings[0].color_type = "OBJECT"
+    bpy.ops.galatea.generate()
+    expect(shadings[0].color_type == "OBJECT", "once is enough")
     bpy.ops.galatea.solid_colors()
+    expect(set(colors()) == {"VERTEX"}, "asked for")
     bpy.ops.galatea.solid_colors()
-    expect(shadings[0].color_type == "OBJECT" and shadings[1].color_type == "MATERIAL")
-    expect([(shading.type, shading.light) for shading in shadings] == [pair[:2] for pair in before])
+    expect(colors() == ["OBJECT", "TEXTURE"] + ["MATERIAL"] * (len(shadings) - 2), colors())
+    expect([(shading.type, shading.light) for shading in shadings] == before)
 
 
 def check_the_random_seed_is_another() -> None:
