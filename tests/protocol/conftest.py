@@ -7,6 +7,7 @@ itself here.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -14,13 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgpack
+import msgspec
+import msgspec.inspect as inspect
 import numpy as np
 import pytest
 import zmq
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from protocol.client import Client
 from protocol.client_events import ClientEvent, ConnectionChanged
@@ -250,6 +254,41 @@ class Consumer:
 
     def until_state(self, state: str, seconds: float = 5.0) -> ConnectionChanged:
         return self.until(ConnectionChanged, state=state, seconds=seconds)
+
+
+def value_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a field's type, its bounds included; msgspec's own inspection is the source."""
+    match kind:
+        case inspect.BoolType():
+            return st.booleans()
+        case inspect.NoneType():
+            return st.none()
+        case inspect.IntType(ge=least, le=most):
+            return st.integers(least, most)
+        case inspect.FloatType(ge=least, le=most):
+            return st.floats(least, most, allow_nan=False, allow_infinity=False)
+        case inspect.StrType(pattern=pattern, min_length=length) if pattern:
+            return st.text("0123456789abcdef", min_size=length, max_size=length)
+        case inspect.StrType(min_length=least, max_length=most):
+            return st.text(st.characters(exclude_categories=["Cs"]), min_size=least or 0, max_size=min(most, 50))
+        case inspect.LiteralType(values=values):
+            return st.sampled_from(values)
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(value_of(item), max_size=3).map(tuple)
+        case inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(value_of(key), value_of(value), max_size=3)
+        case inspect.UnionType(types=types):
+            return st.one_of(*(value_of(one) for one in types))
+        case inspect.StructType(cls=cls, fields=fields):
+            return st.builds(cls, **{field.name: value_of(field.type) for field in fields})
+    raise AssertionError(kind)
+
+
+@pytest.fixture(scope="session")
+def any_message() -> Callable[[Any], st.SearchStrategy[msgspec.Struct]]:
+    """Makes the strategy for all messages of a union."""
+    # Making a strategy takes far longer than drawing from it.
+    return functools.cache(lambda kinds: st.one_of(*(value_of(inspect.type_info(kind)) for kind in get_args(kinds))))
 
 
 @pytest.fixture

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from protocol import client_inbox
 from protocol.client_conversation import Conversation
 from protocol.client_events import Happened, ProgressMade, Replied, ResultArrived, SnapshotArrived, Submitted, WatchRefused
 from protocol.client_inbox import Inbox
-from protocol.codec import Received
+from protocol.codec import Received, WireError
 from protocol.mesh_codec import Mesh, mesh_frames
 from protocol.messages import (
     Accepted,
@@ -36,6 +37,8 @@ from protocol.messages import (
     Shutdown,
     Snapshot,
     Submit,
+    ToClientBulk,
+    ToClientControl,
     Unwatch,
     Watch,
 )
@@ -272,6 +275,29 @@ class Exchange(RuleBasedStateMachine):
         assert set(self.answers.values()) <= {1}, "each request one answer"
         assert all(len(told) == 1 for told in self.submitted.values())
         self.patch.undo()
+
+
+@given(data=st.data())
+def test_a_service_that_says_anything_that_is_a_message(any_message: Any, data: st.DataObject) -> None:
+    """In any order, about any job, as an answer to anything: nothing is raised but WireError for broken meshes."""
+    inbox = Inbox()
+    conversation = Conversation(inbox, itertools.count(1).__next__, None)
+    conversation.submit(conversation.next_number(), JOBS[0], JobRequest("refine", "x"), Mesh(POSITIONS, FACES[0]))
+    conversation.watch(JOBS[1], 0)
+    for job in JOBS:
+        conversation.follow(job)
+        conversation.command(Fetch(conversation.next_number(), job))
+    conversation.connected("0" * 32)
+    for message in data.draw(st.lists(any_message(ToClientControl | ToClientBulk), max_size=20)):
+        changes = {"job": data.draw(st.sampled_from(JOBS)), "request": data.draw(st.integers(0, 9)), "number": data.draw(st.integers(0, 3))}
+        message = replace(message, **{name: value for name, value in changes.items() if hasattr(message, name)})
+        list(conversation.due(data.draw(st.sampled_from([0.0, 5.0]))))
+        try:
+            conversation.take(Received(message, tuple(data.draw(st.lists(st.just(memoryview(bytes(48))), max_size=3)))))
+        except WireError:
+            assert isinstance(message, Snapshot)
+    numbers = [event.event.number for event in inbox.take(1000) if isinstance(event, Happened) and event.event.job == JOBS[1]]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 Exchange.TestCase.settings = settings(max_examples=100, stateful_step_count=50)

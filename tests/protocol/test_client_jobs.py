@@ -129,9 +129,13 @@ def test_a_submission_without_an_answer_is_sent_again_under_the_same_id(start_se
     service.silent_on = {"Submit"}
     consumer.client.submit(REFINE, mesh(), job=JOB)
     service.until(lambda: service.of("Submit"))
+    early = consumer.client.pause(JOB)
+    consumer.until(Replied, request=consumer.client.pause("f" * 32))
+    assert early not in [message["request"] for message in service.of("Pause")], "the service may not have the job yet"
     service.silent_on = set()
     lose_connection(service, consumer)
     consumer.until(Submitted, refused=None)
+    consumer.until(Replied, request=early, refused=None)
     first, second = service.of("Submit")
     assert (first["job"], first["mesh"], first["buffers"]) == (second["job"], second["mesh"], second["buffers"])
     lose_connection(service, consumer)
