@@ -105,6 +105,7 @@ def placement_of(object: Object, positions: np.ndarray) -> Placement:
     to_world = np.array(object.matrix_world, dtype=np.float64)
     check_scale(object.name, to_world)
     upright = _UPRIGHT @ to_world
+    upright[:3, 3] = 0.0  # where it stands falls out below; kept until then, it would cost digits far from the origin
     standing = _transformed(upright, positions, np.float64)
     low, high = standing.min(axis=0), standing.max(axis=0)
     center = (low + high) / 2
