@@ -43,7 +43,8 @@ Refused request:int? code:text message:text
 JobEvent job:hex number:int time:float happening:map
 Jobs request:int jobs:list
 Pong request:int instance:hex last_events:map=
-Progress job:hex state:text what:text step:int total:int stage:int seconds_left:float? step_seconds:float memory_megabytes:float numbers:map=
+Progress job:hex state:text what:text step:int total:int stage:int seconds_left:float? step_seconds:float \
+memory_megabytes:float numbers:map=
 Queued
 Started step:int device:text
 Paused step:int
@@ -58,24 +59,17 @@ Snapshot job:hex serial:int step:int topology:int mesh:map
 Result request:int job:hex mesh:map
 """
 FIELDS = {line.split()[0]: dict(part.split(":") for part in line.split()[1:]) for line in TABLES.strip().splitlines()}
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "int": lambda value: type(value) is int and 0 <= value <= 2**53,
-    "float": lambda value: type(value) in (int, float) and math.isfinite(value) and value >= 0,
-    "bool": lambda value: type(value) is bool,
-    "text": lambda value: type(value) is str,
-    "hex": lambda value: type(value) is str and re.fullmatch("[0-9a-f]{32}", value) is not None,
-    "list": lambda value: type(value) is list,
-    "map": lambda value: type(value) is dict,
-}
+KINDS = {"int": {int}, "float": {int, float}, "bool": {bool}, "text": {str}, "hex": {str}, "list": {list}, "map": {dict}}
 
 
 def check(message: Map) -> None:
     """Hold a message to its table: these fields, of these types, and no others."""
     table = FIELDS[message["type"]]
     assert {name for name, kind in table.items() if kind[-1] != "="} <= set(message) - {"type"} <= set(table), message
-    for name in set(message) - {"type"}:
-        nil = message[name] is None and table[name][-1] == "?"
-        assert nil or KINDS[table[name].rstrip("?=")](message[name]), (name, message)
+    for name, kind in table.items():
+        value, plain = message.get(name), kind.rstrip("?=")
+        assert type(value) in KINDS[plain] or (value is None and kind != plain), (name, message)
+        assert plain != "hex" or re.fullmatch("[0-9a-f]{32}", value), (name, message)
 
 
 class Mesh(NamedTuple):
@@ -91,9 +85,12 @@ class Mesh(NamedTuple):
 
     def volume(self) -> float:
         """Above zero if the faces are counterclockwise seen from outside."""
-        corners = ([self.positions[index] for index in face] for face in self.faces)
-        return sum(math.sumprod(a, (b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]))
-                   for a, b, c in corners) / 6  # fmt: skip
+        total = 0.0
+        for a, b, c in ([self.positions[index] for index in face] for face in self.faces):
+            total += a[0] * (b[1] * c[2] - b[2] * c[1])
+            total += a[1] * (b[2] * c[0] - b[0] * c[2])
+            total += a[2] * (b[0] * c[1] - b[1] * c[0])
+        return total / 6
 
 
 def read_mesh(header: Map, buffers: list[bytes], kept: Rows | None = None) -> Mesh:
@@ -164,7 +161,7 @@ class Client:
 
     def hello(self) -> Map:
         self.tell("control", "Hello", protocol=1, client="a stranger")
-        welcome = self.next("control", "Welcome")
+        welcome = self.receive("control", "Welcome")
         self.next_ping = time.monotonic()
         return welcome
 
@@ -183,12 +180,12 @@ class Client:
         assert answer.type == "Refused" and answer.fields["message"], answer.fields
         return answer.fields["code"]
 
-    def next(self, socket: str, type: str) -> Map:
+    def receive(self, socket: str, type: str) -> Map:
         """The next message of that type on that socket."""
         start = len(self.heard)
         return self.wait(lambda: next((m.fields for m in self.heard[start:] if m[:2] == (socket, type)), None))
 
-    def wait(self, condition: Callable[[], T | None], seconds: float = 60) -> T:
+    def wait(self, condition: Callable[[], T | None], seconds: float = 120) -> T:
         limit = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < limit, f"Not in {seconds} s. Last came {[m.fields for m in self.heard[-3:]]}"
@@ -358,7 +355,7 @@ def test_another_protocol_version_is_refused(connect: Callable[..., Client]) -> 
     """Without a number, and with a sentence for a person (6, 14)."""
     client = connect().shake_hands()
     client.tell("control", "Hello", protocol=2, client="a stranger from later")
-    refused = client.next("control", "Refused")
+    refused = client.receive("control", "Refused")
     assert (refused["code"], refused["request"]) == ("version", None) and refused["message"]
 
 
@@ -376,32 +373,32 @@ def test_an_unknown_job_is_refused(client: Client) -> None:
         assert client.refusal("control", type, job=NOBODY) == "unknown_job"
     assert client.refusal("bulk", "Fetch", job=NOBODY) == "unknown_job"
     client.tell("bulk", "Grant", job=NOBODY)
-    refused = client.next("bulk", "Refused")
+    refused = client.receive("bulk", "Refused")
     assert (refused["code"], refused["request"]) == ("unknown_job", None)
 
 
 @pytest.mark.parametrize(
-    ("header", "number"),
+    ("number", "header"),
     [
-        pytest.param(b"\xc1", None, id="not msgpack"),
-        pytest.param(["Ping", 5], None, id="not a map"),
-        pytest.param({"type": "Ping"}, None, id="no number"),
-        pytest.param({"request": 5}, 5, id="no type"),
-        pytest.param({"type": "Dance", "request": 5}, 5, id="unknown type"),
-        pytest.param({"type": "Done", "request": 5}, 5, id="a message of the service"),
-        pytest.param({"type": "Fetch", "request": 5, "job": NOBODY}, 5, id="a message for the other socket"),
-        pytest.param({"type": "Watch", "request": 5}, 5, id="missing field"),
-        pytest.param({"type": "Ping", "request": 5, "more": 1}, 5, id="unknown field"),
-        pytest.param({"type": "ListJobs", "request": 5, "limit": 2.0}, 5, id="float for int"),
-        pytest.param({"type": "ListJobs", "request": 5, "limit": 101}, 5, id="out of bounds"),
-        pytest.param({"type": "Watch", "request": 5, "job": "A" * 32}, 5, id="uppercase hex"),
-        pytest.param({"type": "Steer", "request": 5, "job": NOBODY, "strength": math.nan}, 5, id="NaN"),
+        pytest.param(None, b"\xc1", id="not msgpack"),
+        pytest.param(None, ["Ping", 5], id="not a map"),
+        pytest.param(None, {"type": "Ping"}, id="no number"),
+        pytest.param(5, {"request": 5}, id="no type"),
+        pytest.param(5, {"type": "Dance", "request": 5}, id="unknown type"),
+        pytest.param(5, {"type": "Done", "request": 5}, id="a message of the service"),
+        pytest.param(5, {"type": "Fetch", "request": 5, "job": NOBODY}, id="a message for the other socket"),
+        pytest.param(5, {"type": "Watch", "request": 5}, id="missing field"),
+        pytest.param(5, {"type": "Ping", "request": 5, "more": 1}, id="unknown field"),
+        pytest.param(5, {"type": "ListJobs", "request": 5, "limit": 2.0}, id="float for int"),
+        pytest.param(5, {"type": "ListJobs", "request": 5, "limit": 101}, id="out of bounds"),
+        pytest.param(5, {"type": "Watch", "request": 5, "job": "A" * 32}, id="uppercase hex"),
+        pytest.param(5, {"type": "Steer", "request": 5, "job": NOBODY, "strength": math.nan}, id="NaN"),
     ],
 )
-def test_a_malformed_message_is_refused_and_does_nothing_else(client: Client, header: Any, number: int | None) -> None:
+def test_a_malformed_message_is_refused_and_does_nothing_else(client: Client, number: int | None, header: Any) -> None:
     """By one Refused, under the number that the message shows; the connection stays (5)."""
     client.sockets["control"].send(header if isinstance(header, bytes) else msgpack.packb(header))
-    refused = client.next("control", "Refused")
+    refused = client.receive("control", "Refused")
     assert (refused["code"], refused["request"]) == ("invalid", number)
     assert client.ask("control", "Ping").type == "Pong"
     assert [message.type for message in client.heard].count("Refused") == 1
@@ -410,7 +407,7 @@ def test_a_malformed_message_is_refused_and_does_nothing_else(client: Client, he
 def test_an_oversized_header_is_refused(client: Client) -> None:
     """More than 65,536 bytes are too large, whatever they say; the connection stays (4)."""
     client.sockets["bulk"].send(b"x" * 65_537)
-    assert client.next("bulk", "Refused")["code"] == "too_large"
+    assert client.receive("bulk", "Refused")["code"] == "too_large"
     assert client.refusal("bulk", "Fetch", job=NOBODY) == "unknown_job"
 
 
@@ -469,19 +466,16 @@ def test_the_result_is_a_mesh_that_looks_outward(mushroom: Story) -> None:
 
 
 def test_the_same_submission_again_makes_no_second_job(client: Client, mushroom: Story) -> None:
-    """It is accepted again; another one under the same id is a conflict (8)."""
+    """It is accepted again; another one under the same id, or a change of what has finished, is a conflict (6, 8)."""
     before = client.ask("control", "ListJobs").fields["jobs"]
     assert client.submit(WISH, job=mushroom.job) == mushroom.job
     other = {**WISH, "prompt": "a red mug"}
     assert client.refusal("bulk", "Submit", job=mushroom.job, job_request=other) == "conflict"
+    for type in ("Steer", "Pause", "Resume", "Cancel"):
+        assert client.refusal("control", type, job=mushroom.job) == "conflict"
     jobs = client.ask("control", "ListJobs").fields["jobs"]
     summary = [(one["state"], one["step"], one["last_event"]) for one in jobs if one["job"] == mushroom.job]
     assert jobs == before and summary == [("finished", 12, len(mushroom.events))]
-
-
-def test_a_finished_job_cannot_be_changed(client: Client, mushroom: Story) -> None:
-    for type in ("Steer", "Pause", "Resume", "Cancel"):
-        assert client.refusal("control", type, job=mushroom.job) == "conflict"
 
 
 def test_another_session_gets_the_same_events_again(client: Client, mushroom: Story) -> None:
