@@ -372,19 +372,21 @@ def test_snapshots_nobody_asked_for_are_dropped(start_service: Any, start_client
     for serial in range(1, 6):
         service.credit[JOB] = grant
         service.snapshot(JOB, serial, 5, positions(serial), FACES)
-    consumer.until(SnapshotArrived)
+    consumer.client.fetch(JOB)  # answered on the same socket as snapshots, so after them
+    consumer.until(ResultArrived)
     consumer.client.applied(JOB)
     service.until(lambda: JOB in service.credit)
     service.credit[JOB] = grant | {"topology": 77}
     service.snapshot(JOB, 7, 77, positions(), FACES)  # without faces, of a topology that is not known
-    consumer.client.fetch(JOB)  # on the same socket as snapshots
-    consumer.until(ResultArrived)
+    consumer.client.fetch(JOB)
+    consumer.until(ResultArrived, 2)
     assert [snapshot.serial for snapshot in consumer.of(SnapshotArrived)] == [1]
     consumer.client.unfollow(JOB)
     consumer.client.applied(JOB)
     service.credit[JOB] = grant
     service.snapshot(JOB, 8, 5, positions(), FACES)
-    consumer.until(Replied, request=consumer.client.pause(JOB))
+    consumer.client.fetch(JOB)
+    consumer.until(ResultArrived, 3)
     assert len(consumer.of(SnapshotArrived)) == 1 and consumer.of(ConnectionChanged)[-1].state == "connected"
 
 

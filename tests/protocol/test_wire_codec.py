@@ -145,6 +145,7 @@ def ping(**fields: Any) -> dict[str, Any]:
         (b"\x91" * 1000 + b"\xc0", ""),
         (msgpack.packb("x" * (MAX_TEXT_BYTES + 1)), "max_str_len"),
         (msgpack.packb([0] * (MAX_ENTRIES + 1)), "max_array_len"),
+        (msgpack.packb({str(key): 0 for key in range(MAX_ENTRIES + 1)}), "max_map_len"),
         (msgpack.packb({"type": "Ping", "request": math.nan}), "nan"),
         (b"", ""),
     ],

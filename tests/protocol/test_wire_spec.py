@@ -166,7 +166,7 @@ def test_the_client_at_the_end_works(start_service: Any, folder: Path, capsys: p
     thread.join(10)
     [(header, buffers)] = returned
     assert header == {"vertices": 4, "faces": 2, "colors": False} and buffers[0] == positions.tobytes()
-    assert [message["number"] for message in service.of("Acknowledge")] == [3]
+    service.until(lambda: [message["number"] for message in service.of("Acknowledge")] == [3])
     lines = capsys.readouterr().out.splitlines()
     snapshots = [line for line in lines if line.startswith("snapshot")]
     assert snapshots == [f"snapshot after step {step} 4 vertices 2 faces" for step in (1, 2)]
