@@ -43,18 +43,15 @@ class Service:
         raise AssertionError(f"the service did not start:\n{self.log()}")
 
     def kill(self) -> None:
-        """SIGKILL to the service alone, as the system does when memory is short; its workers must notice by themselves."""
+        """SIGKILL to the service alone, as the system does when memory is short; its workers have to notice by themselves."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
-    def kill_workers(self) -> list[int]:
-        """SIGKILL to every process that the service has started; returns their ids."""
+    def workers(self) -> list[psutil.Process]:
+        """Every process that the service has started."""
         assert self.process is not None
-        workers = psutil.Process(self.process.pid).children(recursive=True)
-        for worker in workers:
-            worker.kill()
-        return [worker.pid for worker in workers]
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, timeout: float = 20.0) -> None:
         """Ends the service in its own way, and what is left of it by force."""
