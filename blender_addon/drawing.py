@@ -13,6 +13,8 @@ from .session import Session
 
 CHARACTER = 6.2
 """Mean width of a character in pixels at the interface's usual scale."""
+MARGINS, ICON = 10, 4
+"""What a box's margins and an icon take, in characters."""
 
 PHASE_ICONS = {
     "sending": "SORTTIME",
@@ -31,7 +33,7 @@ def draw_lines(layout: UILayout, context: Context, text: str, icon: str = "NONE"
     column = layout.column(align=True)
     column.scale_y = 0.8
     for line in text.splitlines():
-        for part in textwrap.wrap(line, characters(context)):
+        for part in textwrap.wrap(line, characters(context) - (0 if icon == "NONE" else ICON)):
             column.label(text=part, icon=icon)
             icon = "NONE" if icon == "NONE" else "BLANK1"
 
@@ -40,7 +42,7 @@ def characters(context: Context) -> int:
     """How many fit into a line of the region."""
     width = context.region.width if context.region else 300
     scale = context.preferences.system.ui_scale or 1.0  # 0 without a window
-    return max(20, int(width / (CHARACTER * scale)) - 8)
+    return max(20, int(width / (CHARACTER * scale)) - MARGINS)
 
 
 def draw_service(layout: UILayout, context: Context, session: Session, cannot_start: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.app.handlers import persistent
 
+from .bridge import materials
 from .preferences import open_link
 from .pump import report
 from .session import current
@@ -31,6 +32,7 @@ def after_load(*_arguments: object) -> None:
         session.solid_before.clear()
         placements = session.scene.placements()
         if placements:
+            materials.galatea_material()  # here, as data-blocks that come into being between undo steps crash undo
             open_link(bpy.context)
         session.settle(placements)
     except Exception as error:

@@ -15,6 +15,12 @@ from .session import Session, current
 from .timer import wake
 
 
+def changed(_preferences: AddonPreferences, _context: Context) -> None:
+    """The panel is in another window."""
+    current().look_soon()
+    wake()
+
+
 class GalateaPreferences(AddonPreferences):
     bl_idname = __package__
 
@@ -22,11 +28,13 @@ class GalateaPreferences(AddonPreferences):
         name="Galatea Folder",
         description="The folder that Galatea was unpacked or cloned into; it holds galatea.py",
         subtype="DIR_PATH",
+        update=changed,
     )
     service_folder: StringProperty(
         name="Service Folder",
         description="Where the service keeps its jobs and tells how to be reached. Empty: the user's own data folder",
         subtype="DIR_PATH",
+        update=changed,
     )
 
     def draw(self, context: Context) -> None:

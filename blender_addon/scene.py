@@ -60,5 +60,5 @@ class BlenderScene:
         for manager in bpy.data.window_managers:
             for window in manager.windows:
                 for area in window.screen.areas:
-                    if area.type == "VIEW_3D":
+                    if area.type in ("VIEW_3D", "PREFERENCES"):
                         area.tag_redraw()

@@ -6,7 +6,7 @@ import bpy
 from bpy.types import Context, Operator
 
 from ..connection_test import test_connection
-from ..preferences import open_link, preferences
+from ..preferences import GalateaPreferences, open_link, preferences
 from ..service_process import ServiceError
 
 
@@ -84,10 +84,7 @@ class GALATEA_OT_open_preferences(Operator):
     bl_description = "Open the extension's preferences"
 
     def execute(self, context: Context) -> set[str]:
-        bpy.ops.screen.userpref_show()
-        context.preferences.active_section = "ADDONS"
-        bpy.ops.preferences.addon_expand(module=preferences(context).bl_idname)
-        return {"FINISHED"}
+        return bpy.ops.preferences.addon_show(module=GalateaPreferences.bl_idname)
 
 
 CLASSES = (

@@ -79,6 +79,14 @@ def check_without_a_folder_start_leads_to_the_preferences() -> None:
         expect(not bpy.ops.galatea.start_service.poll())
 
 
+def check_the_preferences_are_found() -> None:
+    """There is no window to show them in; but Blender gets as far as to choose them."""
+    fresh()
+    bpy.context.preferences.active_section = "INTERFACE"
+    refusal(bpy.ops.galatea.open_preferences)
+    expect(bpy.context.preferences.active_section == "ADDONS" and bpy.context.window_manager.addon_search == "Galatea")
+
+
 def check_every_phase_of_a_job_offers_what_fits() -> None:
     live = generate()
     tell(events.ConnectionChanged("connected", "", WELCOME))
