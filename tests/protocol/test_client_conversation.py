@@ -277,6 +277,16 @@ class Exchange(RuleBasedStateMachine):
         self.patch.undo()
 
 
+def test_what_is_replaced_goes_to_the_end() -> None:
+    """So that the progress which a consumer sees after an event is not older than the event."""
+    inbox = Inbox()
+    progress = [ProgressMade(Progress(JOBS[0], "running", "", step, 9, 0, None, 0.0, 0.0)) for step in range(2)]
+    happened = Happened(JobEvent(JOBS[0], 1, 0.0, Queued()))
+    for event in (progress[0], happened, progress[1]):
+        assert inbox.put(event)
+    assert inbox.take(1) == [happened] and inbox.take(9) == [progress[1]] and inbox.take(9) == []
+
+
 @given(data=st.data())
 def test_a_service_that_says_anything_that_is_a_message(any_message: Any, data: st.DataObject) -> None:
     """In any order, about any job, as an answer to anything: nothing is raised but WireError for broken meshes."""

@@ -302,7 +302,8 @@ def test_one_snapshot_at_a_time_and_faces_only_when_they_are_new(start_service: 
     grant = service.snapshot(JOB, 2, 5, positions(1), FACES)
     assert (grant["after"], grant["topology"]) == (1, 5)
     second = consumer.until(SnapshotArrived, 2)
-    assert not second.faces_are_new and second.mesh.faces is first.mesh.faces and second.mesh.positions.tolist() == positions(1).tolist()
+    assert second.serial == 2 and not second.faces_are_new and second.mesh.faces is first.mesh.faces
+    assert second.mesh.positions.tolist() == positions(1).tolist()
     consumer.client.applied(JOB)
     service.snapshot(JOB, 3, 6, positions(2), OTHER_FACES)
     third = consumer.until(SnapshotArrived, 3)
