@@ -46,6 +46,9 @@ from protocol.messages import (
     Warned,
 )
 
+MAX_PENDING = 100
+"""Requests that may wait for one worker."""
+
 log = logging.getLogger(__name__)
 
 
@@ -120,6 +123,8 @@ class Jobs:
         record, worker = self.known(message.job), self._pool.of(message.job)
         if message.prompt is not None and not message.prompt.strip():
             raise Refusal("input", 'The prompt is empty; say what to make in words, for example "a red mushroom".')
+        given = {"prompt": message.prompt, "negative_prompt": message.negative_prompt}
+        message = replace(message, **{name: words.strip() for name, words in given.items() if words is not None})
         if worker is not None:
             self._ask(worker, message, answer)
             return
@@ -203,14 +208,15 @@ class Jobs:
     def settle(self) -> None:
         """Write down what has happened, in order; what the disk has no room for stays due."""
         while self._due:
+            act = self._due.popleft()
             try:
-                self._due[0]()
+                act()
             except StoreError as error:
+                self._due.appendleft(act)
                 if not self._disk_is_full:
                     log.error("the job database cannot be written (%s); trying again until it can", error)
                 self._disk_is_full = True
                 return
-            self._due.popleft()
             self._disk_is_full = False
 
     # ----
@@ -231,6 +237,8 @@ class Jobs:
         """Pass a client's message on; the worker's answer is the client's."""
         if worker.stopping:
             raise Refusal("conflict", "The job is being saved at this moment; ask again when that is done.")
+        if len(worker.pending) >= MAX_PENDING:
+            raise Refusal("conflict", f"{MAX_PENDING} requests wait for the step under way already; try again after it.")
         number = next(self._numbers)
         worker.pending[number] = (message.request, answer)
         self._pool.send(worker, replace(message, request=number))
@@ -260,7 +268,7 @@ class Jobs:
                 answer(Done(request))
             worker.pending.clear()
         else:
-            self._save(record)
+            self._save(record if self.closing else replace(record, state="paused"))
         self._release(worker, "The job has been put aside.")
 
     def _release(self, worker: WorkerProcess, why: str) -> None:

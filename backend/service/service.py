@@ -127,6 +127,7 @@ class Service:
         """Serve until a signal or a client ends it. Raises InputError if no job can be worked on as it was started."""
         try:
             with self._signals():
+                self._remove_connection()  # of a service that was killed
                 ports = [socket.bind_to_random_port("tcp://127.0.0.1") for socket in (self._control, self._bulk, self._workers)]
                 self._clean_up()
                 self._jobs.take_up_again()
@@ -157,6 +158,10 @@ class Service:
         except LocationError as error:
             raise InputError(str(error)) from error
         log.info("listening on this computer only; process %d, folder %s", os.getpid(), self._options.folder)
+
+    def _remove_connection(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._options.folder / CONNECTION_FILE).unlink()
 
     def _clean_up(self) -> None:
         """Old jobs, and folders of submissions that did not come to be jobs."""
@@ -284,8 +289,7 @@ class Service:
             worker.kill()
             worker.close()
         # Only now, so that whoever starts another service finds no worker of this one.
-        with contextlib.suppress(OSError):
-            (self._options.folder / CONNECTION_FILE).unlink()
+        self._remove_connection()
         self._control.close(linger=500)
         self._context.destroy()
         self._store.close()

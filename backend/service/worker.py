@@ -46,12 +46,13 @@ def _end_with_service() -> None:
 
 def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
     link.send(Preparing("loading torch and the other libraries"))
-    from backend.service.prior_shelf import PriorShelf, warm_up
-    from backend.service.worker_job import WorkerJob
-
     first = next(iter(configuration.priors))
     try:
-        shelf = PriorShelf(configuration.priors, configuration.device)
+        device = _pick_device(configuration.device)
+        from backend.service.prior_shelf import PriorShelf, warm_up
+        from backend.service.worker_job import WorkerJob
+
+        shelf = PriorShelf(configuration.priors, device)
         link.send(Preparing(f"loading the prior {first}"))
         prior = shelf.get(first)
     except InputError as error:
@@ -59,7 +60,7 @@ def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
         return
     link.send(Preparing("compiling kernels and trying them"))
     warm_up(prior)
-    link.send(Ready(shelf.device))
+    link.send(Ready(device))
     while True:
         message = link.wait()
         if isinstance(message, Exit):
@@ -69,6 +70,20 @@ def _work(configuration: WorkerConfiguration, link: ServiceLink) -> None:
             shelf.free_memory()
             if asked_to_exit:
                 return
+
+
+def _pick_device(wanted: str) -> str:
+    """The device to work on. Raises InputError if this machine has no such device."""
+    import torch
+
+    device = wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    number = int(device.partition(":")[2] or 0)
+    if device != "cpu" and number >= torch.cuda.device_count():
+        raise InputError(
+            f"There is no device {device}: torch sees {torch.cuda.device_count()} CUDA devices. Start the service with another "
+            "--device, or see what is missing with: python3 galatea.py doctor"
+        )
+    return device
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ class WorkerJob:
             self._work()
         except InputError as error:
             self._fail("input", str(error))
+        except WireError as error:
+            self._fail("internal", f"The job came to a mesh that cannot be used: {error.message}")
         except torch.OutOfMemoryError as error:
             self._fail("worker", f"The device's memory is not enough for this job ({str(error).splitlines()[0]}).")
         except MemoryError:
@@ -177,7 +179,8 @@ class WorkerJob:
         """The first step tells where a checkpoint has taken the job up."""
         if not self._started:
             self._started, self._step = True, step
-            self._report(Started(step, self._shelf.device))
+            if not self._control.cancelled:  # else this step is only there to be saved
+                self._report(Started(step, self._shelf.device))
 
     def _show(self) -> None:
         self._shown = time.monotonic()

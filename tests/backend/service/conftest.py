@@ -35,7 +35,7 @@ from protocol.messages import (
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds that a test waits for what must happen; a machine may be slow, but nothing may hang."""
 
 

@@ -246,6 +246,18 @@ def test_a_paused_job_makes_room_and_comes_back(ready, watcher, long_job, ball) 
     assert watcher.happened(long_job, Started, times=2).step >= paused.step
 
 
+def test_a_job_paused_before_its_first_step_stays_paused_when_it_makes_room(ready, watcher, ball) -> None:
+    """Making room takes a step to save; that is no start."""
+    first = watcher.submitted(LONG, ball)
+    assert watcher.reply(watcher.pause(first)) is None
+    second = watcher.submitted(JobRequest("refine", "a green mug", steps=3), ball)
+    watcher.result(second)
+    assert kinds(watcher, first)[-1] == "Paused"
+    assert watcher.reply(watcher.resume(first)) is None
+    watcher.reached(first, 3)
+    assert watcher.reply(watcher.cancel(first)) is None
+
+
 def test_a_stalled_client_holds_nobody_up(ready, raw, service, watcher, ball) -> None:
     """It watches, grants credit again and again, and reads nothing; another one gets everything."""
     stalled = raw().hello()
