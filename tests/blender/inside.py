@@ -22,6 +22,7 @@ def main(task_file: str) -> int:
 
     bpy.ops.wm.read_factory_settings(use_empty=True)
     sys.path[:0] = task["paths"]
+    sys.path.append(str(Path(__file__).parents[2]))  # last: scripts may share code as `tests....`
     if task["zip"]:
         install(task["zip"])
     try:

@@ -18,7 +18,7 @@ from protocol.mesh_codec import Mesh
 from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
-SCRIPT = Path(__file__).with_name("blender_script.py")
+SCRIPT = Path(__file__).parent / "inside" / "generating.py"
 
 
 def generate(blender: Blender, service: Service, folder: Path, request: dict, seconds: float) -> dict:
@@ -56,6 +56,23 @@ def test_a_short_job_arrives_is_accepted_undone_and_saved(blender: Blender, serv
     assert 0.03 < alpha.mean() < 0.9 and alpha[:4].max() == 0, "an object, framed by nothing"
     expected = result.colors.mean(0)
     assert np.abs(rgb[alpha > 0.9].mean(0) - expected).max() < 0.12, "in its own colors"
+
+
+def test_blender_may_be_closed_while_the_job_runs(blender: Blender, service: Service, tmp_path: Path) -> None:
+    """The job goes on without it; the saved file takes it up again by itself, wherever it is by then."""
+    variables = {"GALATEA_SERVICE_FOLDER": str(service.folder)}
+    request = {"prompt": "a yellow vase with a pink foot", "steps": 24, "seed": 1}
+    left = blender.run(
+        SCRIPT, request, tmp_path, function="leave", extension="installed", variables=variables, timeout=150
+    )
+    assert left["step"] < 24, "it was left under way"
+    back = blender.run(
+        SCRIPT, tmp_path, 120.0, function="come_back", extension="installed", variables=variables, timeout=180
+    )
+    assert back["job"] == left["job"] and len(back["there"]) == 1
+    assert back["updates"][-1]["positions"] != left["updates"][-1]["positions"]
+    assert back["accepted"]["vertices"] == len(fetch(service, left["job"]).positions)
+    assert back["accepted"]["properties"] == {} and back["accepted"]["materials"]
 
 
 def test_the_recipe_makes_what_the_prompt_says(blender: Blender, service: Service, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.blender.blender import Blender, Running
 from tests.journeys.service import Service
 
-SCRIPT = Path(__file__).with_name("blender_script.py")
+SCRIPT = Path(__file__).parent / "inside" / "generating.py"
 REQUEST = {"prompt": "a blue candle with a pink plate", "steps": 60, "seed": 4}
 SECONDS = 240.0
 

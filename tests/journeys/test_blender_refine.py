@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
-SCRIPT = Path(__file__).with_name("blender_script.py")
+SCRIPT = Path(__file__).parent / "inside" / "refining.py"
 REQUEST = {"prompt": "a red mug with a black handle", "steps": 12, "seed": 2}
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.blender.blender import Blender
 from tests.journeys.service import Service
 
-SCRIPT = Path(__file__).with_name("blender_script.py")
+SCRIPT = Path(__file__).parent / "inside" / "troubles.py"
 PROMPT = "a green tree with a brown trunk"
 
 
