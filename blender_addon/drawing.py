@@ -48,7 +48,10 @@ def characters(context: Context) -> int:
 def draw_service(layout: UILayout, context: Context, session: Session, cannot_start: bool) -> None:
     """How it stands with the service, and what can be done about it."""
     state = session.service
-    if session.connected:
+    if state.kind == "stopping":
+        layout.label(text="Stopping the service", icon="SORTTIME")
+        draw_lines(layout, context, state.text)
+    elif session.connected:
         row = layout.split(factor=0.6)
         row.label(text="Connected", icon="LINKED")
         row.operator("galatea.stop_service", text="Stop", icon="QUIT")
@@ -57,15 +60,12 @@ def draw_service(layout: UILayout, context: Context, session: Session, cannot_st
         row.label(text="Starting", icon="SORTTIME")
         row.operator("galatea.stop_service", text="Stop", icon="QUIT")
         draw_lines(layout, context, f"Starting: {state.text or 'one moment'}")
-    elif state.kind == "stopping":
-        layout.label(text="Stopping the service", icon="SORTTIME")
-        draw_lines(layout, context, state.text)
     else:
         draw_unconnected(layout, context, session)
         row = layout.row()
         if state.kind == "running":
             row.operator("galatea.stop_service", text="Stop", icon="QUIT")
-        elif cannot_start:
+        if cannot_start:
             row.operator("galatea.open_preferences", icon="PREFERENCES")
         else:
             row.operator("galatea.start_service", text="Start", icon="PLAY")

@@ -39,14 +39,14 @@ def command_line(pid: int) -> str:
     return ""
 
 
-def end_process(pid: int, hard: bool) -> None:
-    """End a process that was started as the leader of a group, with its group; `hard` leaves it no choice."""
+def end_process(pid: int, hard: bool, with_group: bool) -> None:
+    """End a process, or with it the group that it leads; `hard` leaves it no choice (on Windows it never has one)."""
     if os.name == "nt":
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True)
         return
     number = signal.SIGKILL if hard else signal.SIGTERM
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == pid:
+        if with_group and os.getpgid(pid) == pid:
             os.killpg(pid, number)
         else:
             os.kill(pid, number)

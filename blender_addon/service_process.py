@@ -53,8 +53,11 @@ class ServiceProcess:
         self._end_at: float | None = None
 
     def start(self, checkout: Path) -> None:
-        """Start `galatea.py serve` of a checkout; returns at once. Does nothing if it is up already. Raises ServiceError."""
-        if self.state().kind in ("starting", "running", "stopping"):
+        """Start `galatea.py serve` of a checkout; returns at once. Raises ServiceError.
+
+        Does nothing while one is starting or stopping. Where one runs already, the new one sees that and ends by itself.
+        """
+        if self.state().kind in ("starting", "stopping"):
             return
         check_checkout(checkout)
         python = find_python(checkout)
@@ -85,7 +88,7 @@ class ServiceProcess:
         pid = self._service_pid()
         if self._end_at is not None:
             return self._stopping(pid)
-        if pid is not None and is_alive(pid):
+        if pid is not None and is_alive(pid) and self._may_be_service(pid):
             return ServiceState("running", pid=pid)
         started = self._started_pid()
         if started is not None and is_alive(started, self._child):
@@ -130,7 +133,7 @@ class ServiceProcess:
 
     def _stopping(self, pid: int | None) -> ServiceState:
         pids = [number for number in (pid, self._started_pid()) if number is not None]
-        alive = [number for number in dict.fromkeys(pids) if is_alive(number, self._child)]
+        alive = [number for number in dict.fromkeys(pids) if is_alive(number, self._child) and self._may_be_service(number)]
         if not alive:
             self._forget()
             return ServiceState("stopped")
@@ -138,12 +141,23 @@ class ServiceProcess:
         if overdue < 0:
             return ServiceState("stopping", "Saving the running job", alive[0])
         ours = [number for number in alive if self._is_ours(number)]
+        hard = overdue > PATIENCE
         for number in ours:
-            end_process(number, hard=overdue > PATIENCE)
+            # The service sees to its workers itself; what the launcher has under way ends with it.
+            end_process(number, hard, with_group=hard or number != pid)
         if ours:
             return ServiceState("stopping", "It did not answer and is being ended", ours[0])
         self._end_at = None
         return ServiceState("running", f"Process {alive[0]} does not end: end it in the system's process manager.", alive[0])
+
+    @property
+    def stopping(self) -> bool:
+        return self._end_at is not None
+
+    def _may_be_service(self, pid: int) -> bool:
+        """Not so if it is another program, to which the system gave the number of a service that has crashed."""
+        line = command_line(pid)
+        return not line or (" serve" in line and ("galatea" in line or "backend.cli" in line))
 
     def _is_ours(self, pid: int) -> bool:
         """Whether the process is provably the service of this folder."""

@@ -313,7 +313,9 @@ class Session:
         """Now and then: how the service's process is doing, and which jobs it has."""
         if self.wanted:
             self.connect(self.scene.folder())
-        if self.process is not None and not self.connected and now >= self._next_look:
+        if self.process is None:
+            return
+        if (self.process.stopping or not self.connected) and now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             state = self.process.state()
             self.changed |= state != self.service

@@ -176,24 +176,47 @@ def test_one_that_does_not_end_is_ended_after_a_while(process: ServiceProcess, c
     wait_for("stopped", process)
 
 
-def test_a_stranger_is_never_ended(folder: Path, process: ServiceProcess, checkout: Path) -> None:
-    """The connection file of a crashed service may name a number that another process has by now."""
-    process.start(checkout)
-    pid = wait_for("running", process).pid
-    os.kill(pid, signal.SIGKILL)
-    wait_for("died", process)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+@contextlib.contextmanager
+def stranger_named_by(folder: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A process of another program with the number that the connection file tells of, as after a crash and a restart."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *arguments]) as stranger:
+        connection = json.loads((folder / "connection.json").read_text()) | {"pid": stranger.pid}
+        (folder / "connection.json").write_text(json.dumps(connection))
+        wait_until(lambda: processes.command_line(stranger.pid), "it has begun")
         try:
-            text = (folder / "connection.json").read_text()
-            (folder / "connection.json").write_text(text.replace(f'"pid": {pid}', f'"pid": {stranger.pid}'))
-            later = ServiceProcess(folder)
-            assert later.state().kind == "running", "as far as can be seen"
-            later.stop(None)
-            answer = later.state()
-            assert answer.kind == "running" and str(stranger.pid) in answer.text
-            assert stranger.poll() is None
+            yield stranger
         finally:
             stranger.kill()
+
+
+def crash(process: ServiceProcess) -> None:
+    os.kill(wait_for("running", process).pid, signal.SIGKILL)
+    wait_for("died", process)
+
+
+def test_a_stranger_is_never_taken_for_the_service(folder: Path, process: ServiceProcess, checkout: Path) -> None:
+    process.start(checkout)
+    crash(process)
+    with stranger_named_by(folder) as stranger:
+        later = ServiceProcess(folder)
+        assert later.state().kind == "died"
+        later.stop(None)
+        assert later.state().kind == "stopped" and stranger.poll() is None
+        process.start(checkout)
+        assert wait_for("running", process).pid != stranger.pid
+
+
+def test_a_service_of_another_folder_is_not_ended(folder: Path, process: ServiceProcess, checkout: Path) -> None:
+    process.start(checkout)
+    crash(process)
+    with stranger_named_by(folder, "galatea.py", "serve", "--folder", "/elsewhere") as stranger:
+        later = ServiceProcess(folder)
+        assert later.state().kind == "running", "as far as can be seen"
+        later.stop(None)
+        answer = later.state()
+        assert answer.kind == "running" and str(stranger.pid) in answer.text and stranger.poll() is None
+        process.start(checkout)
+        wait_until(lambda: process.state().pid not in (None, stranger.pid), "a new one can be started nevertheless")
 
 
 def test_a_folder_without_galatea_is_refused(process: ServiceProcess, tmp_path: Path) -> None:
