@@ -110,7 +110,9 @@ class Client:
 
     # ---- requests: each returns its number, and is answered by one event
 
-    def steer(self, job: str, *, prompt: str | None = None, negative_prompt: str | None = None, strength: float | None = None) -> int:
+    def steer(
+        self, job: str, *, prompt: str | None = None, negative_prompt: str | None = None, strength: float | None = None
+    ) -> int:
         """Answered by `Replied`, like pause, resume, cancel and shutdown."""
         request = self._next_number()
         return self._ask(Steer(request=request, job=job, prompt=prompt, negative_prompt=negative_prompt, strength=strength))

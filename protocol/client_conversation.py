@@ -273,8 +273,8 @@ class Conversation:
         try:
             self._inbox.put(ResultArrived(result.job, read_mesh(result.mesh, buffers)))
         except WireError as error:
-            refused = Refused(request=result.request, code=error.code, message=f"The service sent a broken result. {error.message}")
-            self._inbox.put(ResultArrived(result.job, None, refused))
+            sentence = f"The service sent a broken result. {error.message}"
+            self._inbox.put(ResultArrived(result.job, None, Refused(result.request, error.code, sentence)))
 
     def _take_refused(self, refused: Refused) -> None:
         if refused.request is None:

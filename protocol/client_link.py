@@ -8,6 +8,7 @@ ZeroMQ's queues and reach another service than the one it was meant for.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ HOST = "127.0.0.1"
 MOST_PER_TURN = 64
 """Messages that are read at once; a service that floods must not keep the thread from its other work."""
 
+TRYING = "Trying again; its log says what it does."
 START = "Start it (in Blender: Start in Galatea's preferences; in a terminal: python3 galatea.py serve)."
 RESTART = "End what runs there, or end the Galatea service and start it again, which takes another port."
 
@@ -63,9 +65,14 @@ class Link:
         self._next_ping = 0.0
         self._silent_since: float | None = None
 
-    def sockets(self) -> list[zmq.Socket[Any]]:
-        """What to poll for reading."""
-        return [self._control.socket, self._control.monitor, self._bulk.socket, self._bulk.monitor]
+    def sockets(self) -> list[tuple[zmq.Socket[Any], int]]:
+        """What to poll, and for what."""
+        return [
+            (self._control.socket, self._control.events()),
+            (self._control.monitor, zmq.POLLIN),
+            (self._bulk.socket, self._bulk.events()),
+            (self._bulk.monitor, zmq.POLLIN),
+        ]
 
     def read(self) -> tuple[list[Received[Any]], bool]:
         """What has come, without waiting, and whether there may be more at once. Raises LinkFailed.
@@ -91,6 +98,8 @@ class Link:
     def keep_alive(self, next_number: Callable[[], int]) -> None:
         """Greet, ping, and look at the clock; `next_number` numbers the pings. Raises LinkFailed."""
         now = time.monotonic()
+        for line in (self._control, self._bulk):
+            line.flush()
         if not self._greeted and self._control.ready and self._bulk.ready:
             self._greeted = True
             self._deadline = now + WELCOME_SECONDS
@@ -100,7 +109,7 @@ class Link:
                 raise LinkFailed("refused", self._why_so_long())
             return
         if self._silent_since is not None and now - self._silent_since > LOST_SECONDS:
-            raise LinkFailed("lost", f"The service has not answered for {LOST_SECONDS:g} s. Trying again; its log says what it does.")
+            raise LinkFailed("lost", f"The service has not answered for {LOST_SECONDS:g} s. {TRYING}")
         if now < self._next_ping:
             return
         self._next_ping = now + PING_SECONDS
@@ -115,13 +124,8 @@ class Link:
         return self._next_ping
 
     def send(self, message: msgspec.Struct, buffers: Sequence[Frame] = (), *, bulk: bool = False) -> None:
-        """Raises WireError for what is no message, LinkFailed if the service does not read any more."""
-        # Copied on purpose: sending without copies makes pyzmq start a thread that never ends.
-        frames = encode(message, buffers)
-        try:
-            (self._bulk if bulk else self._control).socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            raise LinkFailed("lost", "The service does not read what it is sent. Trying again; its log says what it does.") from None
+        """Raises WireError for what is no message. What the service does not take yet waits here."""
+        (self._bulk if bulk else self._control).send(encode(message, buffers))
 
     def close(self) -> None:
         self._control.close()
@@ -147,7 +151,8 @@ class Link:
     def _why_so_long(self) -> str:
         port = self.connection.control_port
         if self._greeted:
-            return f"The service on port {port} let this client in but did not answer for {WELCOME_SECONDS:g} s. Look into its log, and start it again."
+            sentence = f"The service on port {port} let this client in but did not answer for {WELCOME_SECONDS:g} s."
+            return f"{sentence} Look into its log, and start it again."
         return f"What listens on port {port} does not answer like a Galatea service. {RESTART}"
 
 
@@ -158,6 +163,8 @@ class _Line:
         self.ready = False
         self._port, self._kind = port, "bulk" if bulk else "control"
         self._reached = False
+        self._outbox: deque[list[Frame]] = deque()
+        self._full_since: float | None = None
         self.socket = context.socket(zmq.DEALER)
         apply_limits(self.socket, bulk=bulk)
         self.socket.reconnect_ivl = -1  # a link that broke is replaced, not repaired
@@ -166,6 +173,28 @@ class _Line:
         self.monitor = self.socket.get_monitor_socket()
         self.monitor.linger = 0
         self.socket.connect(f"tcp://{HOST}:{port}")
+
+    def events(self) -> int:
+        return zmq.POLLIN | zmq.POLLOUT if self._outbox else zmq.POLLIN
+
+    def send(self, frames: list[Frame]) -> None:
+        self._outbox.append(frames)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what fits ZeroMQ's queue now. Raises LinkFailed if nothing has for too long."""
+        while self._outbox:
+            try:
+                # Copied on purpose: sending without copies makes pyzmq start a thread that never ends.
+                self.socket.send_multipart(self._outbox[0], zmq.NOBLOCK)
+            except zmq.Again:
+                now = time.monotonic()
+                self._full_since = self._full_since or now
+                if now - self._full_since > LOST_SECONDS:
+                    raise LinkFailed("lost", f"The service has read nothing for {LOST_SECONDS:g} s. {TRYING}") from None
+                return
+            self._outbox.popleft()
+            self._full_since = None
 
     def receive(self, kinds: Any) -> list[Received[Any]]:
         """Raises WireError for what is no message of `kinds`."""
@@ -207,10 +236,11 @@ class _Line:
         if connected:
             return LinkFailed("lost", "The connection to the service broke off: it has ended, or was restarted. Trying again.")
         if self.ready:
-            return LinkFailed("lost", f"The service ended while its {self._kind} port {self._port} was being connected. Trying again.")
+            return LinkFailed("lost", f"The service ended while its {self._kind} port was being connected. Trying again.")
         if self._reached:
             return LinkFailed("refused", self._no_galatea())
-        return LinkFailed("searching", f"No service answers on port {self._port}, where the last one was: it has ended. {START}")
+        sentence = f"No service answers on port {self._port}, where the last one was: it has ended."
+        return LinkFailed("searching", f"{sentence} {START}")
 
     def _wrong_token(self) -> str:
         return (

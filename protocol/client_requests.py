@@ -83,14 +83,16 @@ class Requests:
     def overdue(self, now: float) -> list[tuple[Command, Refused]]:
         """Commands whose answer is awaited no longer, with the answer they get instead."""
         late = [pending.command for pending in self._pending.values() if now >= pending.deadline]
-        return [self._give_up(command, f"The service did not answer for {PATIENCE_SECONDS:g} s. Try again once it is connected.") for command in late]
+        sentence = f"The service did not answer for {PATIENCE_SECONDS:g} s. Try again once it is connected."
+        return [self._give_up(command, sentence) for command in late]
 
     def link_is_gone(self) -> list[tuple[Command, Refused]]:
         """All have to be sent again; returns those that must not be, with their answer."""
         for waiting in (*self._pending.values(), *self._submissions.values()):
             waiting.sent = False
         ended = [pending.command for pending in self._pending.values() if isinstance(pending.command, Shutdown)]
-        return [self._give_up(command, "The connection broke off before the service said that it has shut down.") for command in ended]
+        sentence = "The connection broke off before the service said that it has shut down."
+        return [self._give_up(command, sentence) for command in ended]
 
     def next_deadline(self) -> float:
         return min((pending.deadline for pending in self._pending.values()), default=math.inf)

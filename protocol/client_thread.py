@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 class ClientThread:
     """`run` is the thread; other threads only append to `commands`, set `closing`, and write a byte to `wake`'s other end."""
 
-    def __init__(self, folder: Path, name: str, session: str, conversation: Conversation, inbox: Inbox, wake: socket.socket) -> None:
+    def __init__(
+        self, folder: Path, name: str, session: str, conversation: Conversation, inbox: Inbox, wake: socket.socket
+    ) -> None:
         self.commands: deque[Callable[[], None]] = deque()
         self.closing = False
         self._folder, self._name, self._session = folder, name, session
@@ -87,8 +89,8 @@ class ClientThread:
             time.sleep(FLOOD_PAUSE_SECONDS)
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
-        for one in self._link.sockets() if self._link is not None else ():
-            poller.register(one, zmq.POLLIN)
+        for one, events in self._link.sockets() if self._link is not None else ():
+            poller.register(one, events)
         wake_at = self._link.next_deadline() if self._link is not None else self._next_try
         wake_at = min(wake_at, self._next_look, self._conversation.next_due())
         poller.poll(max(0, round((wake_at - time.monotonic()) * 1000)))

@@ -148,7 +148,8 @@ def _refuse_what_is_not_plain(value: object, name: str, request: int | None = No
 
 def _check_sizes(header: int, buffers: list[int], name: str, request: int | None = None) -> None:
     if header > MAX_HEADER_BYTES:
-        raise WireError("too_large", f"{name} has a header of {header:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed.", request)
+        sentence = f"{name} has a header of {header:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed."
+        raise WireError("too_large", sentence, request)
     if len(buffers) > MAX_BUFFERS:
         raise WireError("too_large", f"{name} has {len(buffers)} buffers; at most {MAX_BUFFERS} are allowed.", request)
     if max(buffers, default=0) > MAX_BUFFER_BYTES:

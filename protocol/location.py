@@ -158,5 +158,5 @@ def _check_private(status: os.stat_result, path: Path) -> None:
 def _check_owner(status: os.stat_result, path: Path) -> None:
     if status.st_uid != os.getuid():
         raise LocationError(
-            f"{path} belongs to another user. Use a folder of your own (the environment variable GALATEA_SERVICE_FOLDER names it)."
+            f"{path} belongs to another user. Use a folder of your own; the environment variable GALATEA_SERVICE_FOLDER names it."
         )

@@ -19,7 +19,7 @@ MAX_COORDINATE = 1000.0
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """`positions` [V, 3] float32; `faces` [F, 3] int32, None where the receiver has them already; `colors` [V, 3] float32 in [0, 1]."""
+    """`positions` [V, 3] float32; `faces` [F, 3] int32, None where the receiver has them; `colors` [V, 3] float32 in [0, 1]."""
 
     positions: np.ndarray
     faces: np.ndarray | None
@@ -39,7 +39,7 @@ def mesh_frames(mesh: Mesh) -> tuple[MeshHeader, list[memoryview]]:
     if faces is not None and not 1 <= len(faces) <= MAX_FACES:
         raise WireError("too_large" if len(faces) else "invalid", _count(len(faces), "faces", 1, MAX_FACES))
     if colors is not None and len(colors) != len(positions):
-        raise WireError("invalid", f"The mesh has {len(colors):,} colors for {len(positions):,} vertices; expected one for each.")
+        raise WireError("invalid", f"The mesh has {len(colors):,} colors for {len(positions):,} vertices; expected as many.")
     _check(positions, faces, colors)
     header = MeshHeader(vertices=len(positions), faces=0 if faces is None else len(faces), colors=colors is not None)
     return header, [memoryview(array) for array in (positions, faces, colors) if array is not None]
@@ -50,11 +50,13 @@ def read_mesh(header: MeshHeader, buffers: Sequence[memoryview], known_vertices:
     None where faces are required.
 
     Raises WireError for buffers of another size than `header` says, for positions that are not finite or lie beyond
-    `MAX_COORDINATE`, for faces with indices out of range or the same one twice, and for colors outside [0, 1]; it names the first.
+    `MAX_COORDINATE`, for faces with indices out of range or the same one twice, and for colors outside [0, 1]; it names
+    the first.
     """
     names = ["positions", *(["faces"] if header.faces else []), *(["colors"] if header.colors else [])]
     if len(buffers) != len(names):
-        raise WireError("invalid", f"The mesh came in {len(buffers)} buffers; its header says {len(names)}: {', '.join(names)}.")
+        expected = ", ".join(names)
+        raise WireError("invalid", f"The mesh came in {len(buffers)} buffers; its header says {len(names)}: {expected}.")
     if not header.faces and known_vertices is None:
         raise WireError("invalid", "The mesh came without faces; expected at least one.")
     if not header.faces and header.vertices != known_vertices:
@@ -76,7 +78,8 @@ def _as_sent(array: np.ndarray, kind: str, name: str) -> np.ndarray:
         raise WireError("invalid", f"The mesh's {name} have the shape {list(array.shape)}; expected [N, 3].")
     whole = kind == "<i4"
     if array.dtype.kind not in ("iu" if whole else "fiu"):
-        raise WireError("invalid", f"The mesh's {name} are of the type {array.dtype}; expected {'int32' if whole else 'float32'}.")
+        expected = "int32" if whole else "float32"
+        raise WireError("invalid", f"The mesh's {name} are of the type {array.dtype}; expected {expected}.")
     if whole and array.dtype != np.int32:
         array = np.clip(array, -1, 2**31 - 1)  # what is out of range has to stay so
     with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
@@ -97,7 +100,8 @@ def _as_read(buffer: memoryview, kind: str, rows: int, name: str) -> np.ndarray:
 def _check(positions: np.ndarray, faces: np.ndarray | None, colors: np.ndarray | None) -> None:
     # Minimum and maximum tell in one pass each, without temporary arrays; comparisons with NaN are false.
     if not (positions.min() >= -MAX_COORDINATE and positions.max() <= MAX_COORDINATE):
-        _refuse_first(~(np.abs(positions) <= MAX_COORDINATE), positions, "Vertex", "position", f"finite and within {MAX_COORDINATE:g}")
+        wrong, expected = ~(np.abs(positions) <= MAX_COORDINATE), f"finite and within {MAX_COORDINATE:g}"
+        _refuse_first(wrong, positions, "Vertex", "position", expected)
     if faces is not None and faces.view(np.uint32).max() >= len(positions):  # a negative index is a huge unsigned one
         wrong = (faces < 0) | (faces >= len(positions))
         _refuse_first(wrong, faces, "Face", "vertex indices", f"from 0 to {len(positions) - 1:,}")

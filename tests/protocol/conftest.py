@@ -120,6 +120,12 @@ class FakeService:
         key = "bulk" if bulk else "control"
         self.do(lambda: self._send(self.bulk if bulk else self.control, [self._peers[key], *frames]))
 
+    def break_link(self) -> None:
+        """Have the one client connect again, to this same instance."""
+        before = len(self.of("Hello"))
+        self.send([b"garbage"])
+        self.until(lambda: len(self.of("Hello")) > before)
+
     def of(self, kind: str) -> list[Map]:
         return [message for message in list(self.heard) if message["type"] == kind]
 
