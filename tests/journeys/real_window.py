@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from backend.cache_folder import cache_folder
 from tests.blender.blender import build_zip
 from tests.blender.environments import ROOT, ensure
@@ -125,6 +127,7 @@ def main() -> int:
     parser.add_argument("--prompt", default="a red mushroom with a white stem")
     parser.add_argument("--steps", type=int, default=0, help="steps of the job; 0: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--film", type=float, default=0.0, help="also a moving picture, with a frame every so many seconds")
     arguments = parser.parse_args()
     try:
         root = window_root()
@@ -135,15 +138,36 @@ def main() -> int:
         share = Path(folder) / "share"
         share.mkdir()
         zip_file = build_zip(sys.executable, Path(folder) / "zip")
-        task = {"prompt": arguments.prompt, "steps": arguments.steps, "seed": arguments.seed}
+        task = {"prompt": arguments.prompt, "steps": arguments.steps, "seed": arguments.seed, "film": arguments.film}
         with Service(Path(folder) / "service") as service:
+            service.wait_until_warm()
             report = run_in_window(root, zip_file, service.folder, share, task, timeout=600)
-        print(json.dumps(report, indent=2))
+        print(summary(report))
         if arguments.pictures:
-            arguments.pictures.mkdir(parents=True, exist_ok=True)
-            for picture in share.glob("*.png"):
-                shutil.copy(picture, arguments.pictures / f"window-{picture.name}")
+            keep_pictures(share, report["pictures"], arguments.pictures)
     return 0
+
+
+def summary(report: dict) -> str:
+    lines = [f"Blender {report['blender']} with Python {report['python']}"]
+    lines += [f"Generate pressed to the first visible change of a step: {report['first_visible_seconds']:.2f} s"]
+    lines += [f"{len(report['updates'])} updates and {report['drawings']} drawings of them in {report['job_seconds']:.0f} s"]
+    return "\n".join([*lines, f"accepted: {report['accepted']}"])
+
+
+def keep_pictures(share: Path, names: list[str], folder: Path) -> None:
+    """The pictures as they are, the film at half the width."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with Image.open(share / f"{name}.png") as picture:
+            picture.convert("RGB").save(folder / f"window-{name}.png", optimize=True)
+    frames = []
+    for path in sorted(share.glob("film-*.png")):
+        with Image.open(path) as frame:
+            frames.append(frame.convert("RGB").resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.LANCZOS))
+    if frames:
+        lengths = [200] * (len(frames) - 1) + [2500]
+        frames[0].save(folder / "window.webp", save_all=True, append_images=frames[1:], duration=lengths, loop=0, quality=60, method=6)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,13 @@ class Service:
         self.process.kill()
         self.process.wait()
 
+    def wait_until_warm(self, timeout: float = 120.0) -> None:
+        """Until a worker has its prior loaded, as the log tells. Raises AssertionError with the log."""
+        deadline = time.monotonic() + timeout
+        while "ready: " not in self.log():
+            assert time.monotonic() < deadline, f"the service did not get ready:\n{self.log()}"
+            time.sleep(0.1)
+
     def workers(self) -> list[psutil.Process]:
         """Every process that the service has started."""
         assert self.process is not None

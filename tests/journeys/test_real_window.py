@@ -13,7 +13,7 @@ from tests.blender.blender import build_zip
 from tests.journeys.real_window import NoWindow, run_in_window, window_root
 from tests.journeys.service import Service
 
-TASK = {"prompt": "a red mushroom with a white stem", "steps": 40, "seed": 0}
+TASK = {"prompt": "a red mushroom with a white stem", "steps": 40, "seed": 0, "film": 0}
 
 
 def test_an_artist_generates_and_accepts_with_mouse_and_keyboard(tmp_path: Path) -> None:
@@ -25,6 +25,7 @@ def test_an_artist_generates_and_accepts_with_mouse_and_keyboard(tmp_path: Path)
     share.mkdir()
     zip_file = build_zip(sys.executable, tmp_path / "zip")
     with Service(tmp_path / "service") as service:
+        service.wait_until_warm()
         report = run_in_window(root, zip_file, service.folder, share, TASK, timeout=240)
     print(f"Blender {report['blender']}, Python {report['python']}; first change seen after {report['first_visible_seconds']} s")
 
