@@ -25,7 +25,7 @@ def is_alive(pid: int, child: subprocess.Popen | None = None) -> bool:
         return True
     except (OSError, OverflowError):
         return False
-    return True
+    return not _has_ended_on_linux(pid)
 
 
 def command_line(pid: int) -> str:
@@ -50,6 +50,13 @@ def end_process(pid: int, hard: bool, with_group: bool) -> None:
             os.killpg(pid, number)
         else:
             os.kill(pid, number)
+
+
+def _has_ended_on_linux(pid: int) -> bool:
+    """A process whose parent does not ask for its outcome stays in the table, without running."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def _is_alive_on_windows(pid: int) -> bool:

@@ -219,6 +219,18 @@ def test_a_service_of_another_folder_is_not_ended(folder: Path, process: Service
         wait_until(lambda: process.state().pid not in (None, stranger.pid), "a new one can be started nevertheless")
 
 
+def test_an_ended_process_that_nobody_asked_about_is_not_alive() -> None:
+    """As the children of a parent that neither waits nor ends."""
+    code = "import subprocess, time; child = subprocess.Popen(['true']); print(child.pid, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            pid = int(parent.stdout.readline())
+            wait_until(lambda: not processes.is_alive(pid), "the child has ended")
+            os.kill(pid, 0)  # and is in the table all the same
+        finally:
+            parent.kill()
+
+
 def test_a_folder_without_galatea_is_refused(process: ServiceProcess, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"holds no galatea.py: .*choose the folder"):
         process.start(tmp_path)
