@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backend.errors import InputError
+from backend.file_lock import try_lock
 
 FREE_BYTES_NEEDED = 100_000_000
 """Asked for at the start: a job's checkpoints, pictures and results stay well below it."""
@@ -223,19 +224,7 @@ def _demand_space(path: Path) -> None:
 
 def _lock(path: Path) -> BinaryIO:
     """Holds `job/lock` until closed or until the process ends, however it ends."""
-    file = (path / "job" / "lock").open("ab")
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            raise
-        raise InputError(f"Another process is working on the job in {path}; wait for it or stop it first.") from error
-    return file
+    lock = try_lock(path / "job" / "lock")
+    if lock is None:
+        raise InputError(f"Another process is working on the job in {path}; wait for it or stop it first.")
+    return lock

@@ -7,6 +7,7 @@ the start mesh and the prior, because a state resumed under others would be a di
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,12 @@ def fingerprint(settings: JobSettings, start_mesh: MeshData | None, prior_name: 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, mark: str) -> None:
     """Write atomically. Raises OSError if the disk is full or the folder cannot be written; the old file then stays."""
     path, part = folder / FILE_NAME, folder / (FILE_NAME + ".part")
+    # Through memory: on a full disk, torch's own writer raises something else over the OSError.
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "fingerprint": mark, **vars(checkpoint), "aim": vars(checkpoint.aim)}, content)
     try:
         with open(part, "wb") as file:
-            torch.save({"format": FORMAT, "fingerprint": mark, **vars(checkpoint), "aim": vars(checkpoint.aim)}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from backend.errors import InputError
 from backend.recipes import settings_for
@@ -22,6 +23,8 @@ from protocol.messages import JobRequest, MeshHeader, Submit
 
 FREE_BYTES_NEEDED = 100_000_000
 MAX_QUEUED = 100
+MAX_RADIUS = 1.01
+"""The cameras stand at a distance that the unit sphere fits into view from; more than rounding would be cut off."""
 
 
 def accept(
@@ -70,9 +73,12 @@ def _check_mesh(request: JobRequest, header: MeshHeader | None, buffers: Sequenc
         raise Refusal("input", "To generate, no mesh is used, and one was sent; refine it, or leave it out.")
     if header is not None:
         try:
-            read_mesh(header, buffers)
+            mesh = read_mesh(header, buffers)
         except WireError as error:
             raise Refusal(error.code, error.message) from error
+        radius = float(np.linalg.norm(mesh.positions, axis=1).max())
+        if radius > MAX_RADIUS:
+            raise Refusal("input", f"The mesh reaches {radius:.3g} from the origin; scale it into the unit sphere, as jobs expect it.")
 
 
 def _digest(header: MeshHeader | None, buffers: Sequence[memoryview]) -> str | None:

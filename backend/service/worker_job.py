@@ -70,6 +70,7 @@ class WorkerJob:
         self._process = psutil.Process()
         self._total = sum(stage.steps for stage in run.settings.stages)
         self._started = self._held = self._exit = False
+        self._fell_back = ""
         self._step = self._stage = 0
         self._seconds_left: float | None = None
         self._step_seconds = 0.0
@@ -112,6 +113,7 @@ class WorkerJob:
             self._prior = self._shelf.get(self._run.settings.prior)
             start = self._start_mesh()
             self._snapshots.begin(start)
+            self._fall_back_if_unusable()
             # A checkpoint may be older than what the job was steered to last.
             self._control.steer(*vars(self._aim).values())
             for event in self._events(start):
@@ -124,6 +126,17 @@ class WorkerJob:
 
     def _events(self, start: MeshData | None) -> Iterator[events.Event]:
         return run_job(self._run.settings, start, self._prior, self._files.folder, self._control, resume=True)
+
+    def _fall_back_if_unusable(self) -> None:
+        """A job that waited was steered without asking the prior; one that cannot use the words keeps those it came with."""
+        settings, aim = self._run.settings, self._aim
+        submitted = Aim(settings.prompt, settings.negative_prompt, aim.strength)
+        if aim == submitted:
+            return
+        try:
+            self._prior.encode_prompt(aim.prompt, aim.negative_prompt)
+        except InputError as error:
+            self._aim, self._fell_back = submitted, f"{error} The job goes on toward the words that it was submitted with."
 
     def _lock(self):
         """Two processes must never write to one job: a service that was killed may have left a worker that is still ending."""
@@ -181,6 +194,9 @@ class WorkerJob:
             self._started, self._step = True, step
             if not self._control.cancelled:  # else this step is only there to be saved
                 self._report(Started(step, self._shelf.device))
+            if self._fell_back:
+                self._report(Warned(self._fell_back))
+                self._report(Steered(step, *vars(self._aim).values()))
 
     def _show(self) -> None:
         self._shown = time.monotonic()

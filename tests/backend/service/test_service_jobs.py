@@ -15,6 +15,7 @@ from protocol.mesh_codec import Mesh, mesh_frames
 from protocol.messages import (
     Accepted,
     Acknowledge,
+    Cancel,
     Cancelled,
     Failed,
     Fetch,
@@ -54,7 +55,7 @@ def long_job(ready, watcher, ball):
     job = watcher.submitted(LONG, ball)
     watcher.happened(job, Started)
     yield job
-    watcher.reply(watcher.cancel(job))
+    watcher.reply(watcher.cancel(job))  # refused if the test has done so
 
 
 def test_refine_from_submission_to_result(ready, watcher, ball) -> None:
@@ -158,6 +159,31 @@ def test_broken_meshes_are_refused_at_once(raw, ball, service) -> None:
         assert isinstance(refused, Refused) and refused.request == number
         assert refused.code == "invalid" and len(refused.message) > 20
     assert len(list((service.folder / "jobs").iterdir())) == before
+
+
+def test_a_mesh_that_the_views_would_cut_off_is_refused(raw, ball) -> None:
+    client = raw().hello()
+    largest = np.linalg.norm(ball.positions, axis=1).max()
+    for number, (radius, expected) in enumerate([(5.0, Refused), (1.02, Refused), (1.0, Accepted)]):
+        header, buffers = mesh_frames(Mesh(ball.positions * np.float32(radius / largest), ball.faces))
+        job = secrets.token_hex(16)
+        client.hand(Submit(number, job, REFINE, header), buffers)
+        answer = client.answer(number, bulk=True)
+        assert isinstance(answer, expected)
+        assert expected is Accepted or (answer.code == "input" and "unit sphere" in answer.message)
+    client.tell(Cancel(99, job))
+
+
+def test_a_waiting_job_steered_to_unknown_words_says_what_it_goes_on_with(ready, watcher, long_job, ball) -> None:
+    second = watcher.submitted(JobRequest("refine", "a red mug", steps=3), ball)
+    watcher.happened(second, Queued)
+    assert watcher.reply(watcher.steer(second, prompt="a qwertz", strength=0.7)) is None
+    assert watcher.reply(watcher.cancel(long_job)) is None
+    watcher.result(second)
+    happened = [event.happening for event in watcher.events(second)]
+    assert [type(one).__name__ for one in happened] == ["Queued", "Steered", "Started", "Warned", "Steered", "Finished"]
+    assert "qwertz" in happened[3].message
+    assert (happened[4].step, happened[4].prompt, happened[4].strength) == (0, "a red mug", 0.7)
 
 
 def test_words_that_the_prior_does_not_know_fail_the_job(ready, watcher, ball) -> None:
