@@ -13,19 +13,15 @@ from .bridge.placement import Placement
 from .bridge.prepare import Prepared
 from .live_job import LiveJob
 from .preferences import preferences
-from .protocol.client_events import SnapshotArrived
-from .protocol.mesh_codec import Mesh
+from .protocol.client_events import ResultArrived, SnapshotArrived
 from .session import NoPreview, current
 
 
 class BlenderScene:
     """Fulfills `session.Scene`; keeps nothing, since undo and loading a file make every reference invalid."""
 
-    def prepare(self, placement: Placement, snapshot: SnapshotArrived) -> Prepared:
-        return prepare.prepare(placement, snapshot)
-
-    def prepare_result(self, placement: Placement, mesh: Mesh) -> Prepared:
-        return prepare.prepare_mesh(placement, mesh)
+    def prepare(self, placement: Placement, arrived: SnapshotArrived | ResultArrived) -> Prepared:
+        return prepare.prepare(placement, arrived)
 
     def folder(self) -> Path:
         return preferences(bpy.context).folder()

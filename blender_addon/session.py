@@ -40,11 +40,8 @@ class NoPreview(Exception):
 class Scene(Protocol):
     """What the pump does to Blender."""
 
-    def prepare(self, placement: object, snapshot: SnapshotArrived) -> object:
-        """A snapshot made ready for `apply`. Called in the client's thread: touches no bpy."""
-
-    def prepare_result(self, placement: object, mesh: Mesh) -> object:
-        """The same for a result."""
+    def prepare(self, placement: object, arrived: SnapshotArrived | ResultArrived) -> object:
+        """A snapshot or a result made ready for `apply`. Called in the client's thread: touches no bpy."""
 
     def folder(self) -> Path:
         """The service folder that the preferences name."""
@@ -229,10 +226,10 @@ class Session:
             self.client.watch(live.job)
             self.client.follow(live.job)
 
-    def _prepare(self, job: str, snapshot: SnapshotArrived) -> object:
+    def _prepare(self, job: str, arrived: SnapshotArrived | ResultArrived) -> object:
         """Runs in the client's thread; reading a dict is safe there."""
         placement = self._placements.get(job)
-        return None if placement is None else self.scene.prepare(placement, snapshot)
+        return None if placement is None else self.scene.prepare(placement, arrived)
 
     # ---- what the client tells
 
@@ -302,10 +299,10 @@ class Session:
             live.problem = f"The result did not arrive: {arrived.refused.message if arrived.refused else 'no reason given'}"
             return
         live.result = arrived.mesh
-        placement = self._placements.get(live.job)
-        if placement is not None:
-            prepared = self.scene.prepare_result(placement, arrived.mesh)
-            live.take_frame(Frame(live.step, prepared, len(arrived.mesh.positions), True), now)
+        if arrived.failure is not None:
+            live.problem = f"The result could not be shown: {arrived.failure}"
+        if arrived.prepared is not None:
+            live.take_frame(Frame(live.step, arrived.prepared, len(arrived.mesh.positions), True), now)
 
     # ---- at every tick
 

@@ -29,8 +29,8 @@ CLOSE_SECONDS = 2.0
 class Client:
     """One connection to the service of `folder`; every method may be called from any thread and returns at once.
 
-    `name` is what speaks, for the service's log. `prepare(job, snapshot)` is called in the client's thread for each
-    snapshot before it is handed out; what it returns (or raises) comes with the snapshot. What is asked for before the
+    `name` is what speaks, for the service's log. `prepare(job, arrived)` is called in the client's thread for each
+    snapshot and each result before it is handed out; what it returns (or raises) comes with it. What is asked for before the
     service is found is sent when it is: submissions and results wait for as long as it takes, other requests are refused
     by the client itself after a minute. After `close`, commands raise RuntimeError.
     Raises ValueError for a name that is empty or longer than 200 characters.

@@ -53,7 +53,8 @@ from .messages import (
 
 log = logging.getLogger(__name__)
 
-Prepare = Callable[[str, SnapshotArrived], object]
+Arrived = SnapshotArrived | ResultArrived
+Prepare = Callable[[str, Arrived], object]
 
 
 @dataclass(frozen=True)
@@ -258,23 +259,25 @@ class Conversation:
         else:
             job.stalled = True
 
-    def _prepared(self, arrived: SnapshotArrived) -> SnapshotArrived:
+    def _prepared(self, arrived: Arrived) -> Arrived:
         if self._prepare is None:
             return arrived
         try:
             return replace(arrived, prepared=self._prepare(arrived.job, arrived))
         except Exception as error:
-            log.warning("a snapshot could not be prepared", exc_info=True)
+            log.warning("a mesh could not be prepared", exc_info=True)
             return replace(arrived, failure=error)
 
     def _take_result(self, result: Result, buffers: tuple[memoryview, ...]) -> None:
         if self._requests.take(result.request) is None:
             return
         try:
-            self._inbox.put(ResultArrived(result.job, read_mesh(result.mesh, buffers)))
+            mesh = read_mesh(result.mesh, buffers)
         except WireError as error:
             sentence = f"The service sent a broken result. {error.message}"
             self._inbox.put(ResultArrived(result.job, None, Refused(result.request, error.code, sentence)))
+            return
+        self._inbox.put(self._prepared(ResultArrived(result.job, mesh)))
 
     def _take_refused(self, refused: Refused) -> None:
         if refused.request is None:

@@ -94,11 +94,14 @@ class SnapshotArrived:
 
 @dataclass(frozen=True)
 class ResultArrived:
-    """The result of a finished job, or why there is none; `mesh.faces` is always there."""
+    """The result of a finished job, or why there is none; `mesh.faces` is always there. `prepared` and `failure` as with
+    snapshots; what is refused is not prepared."""
 
     job: str
     mesh: Mesh | None
     refused: Refused | None = None
+    prepared: object = None
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .colors import to_linear
 from .placement import Placement
 
 if TYPE_CHECKING:
-    from ..protocol.client_events import SnapshotArrived
+    from ..protocol.client_events import ResultArrived, SnapshotArrived
     from ..protocol.mesh_codec import Mesh
 
 
@@ -58,9 +58,9 @@ _recent: dict[str, Topology] = {}
 whole, never changed, so that threads may share it."""
 
 
-def prepare(placement: Placement, snapshot: SnapshotArrived) -> Prepared:
-    """A snapshot for `preview.apply`. The faces of a refined object are the artist's, and are not touched."""
-    return prepare_mesh(placement, snapshot.mesh)
+def prepare(placement: Placement, arrived: SnapshotArrived | ResultArrived) -> Prepared:
+    """A snapshot or a result for `preview.apply`. The faces of a refined object are the artist's, and are not touched."""
+    return prepare_mesh(placement, arrived.mesh)
 
 
 def prepare_mesh(placement: Placement, mesh: Mesh) -> Prepared:

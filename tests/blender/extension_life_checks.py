@@ -43,7 +43,8 @@ def result(live, scale: float, subdivisions: int = 1) -> np.ndarray:
     points, faces = icosphere(subdivisions)
     mesh = Mesh((points * scale).astype(np.float32), faces.astype(np.int32), np.full_like(points, 0.5, np.float32))
     session().client.happen(m.Finished(step=40, seconds=1.0, vertices=len(points), faces=len(faces)), job=live.job)
-    tell(events.ResultArrived(live.job, mesh))
+    session().client.result(mesh, job=live.job)
+    pump()
     return placed(mesh)
 
 
@@ -193,7 +194,8 @@ def check_refining_ends_in_one_undo_step() -> None:
     wire = np.ascontiguousarray(np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=1), np.float32)
     mesh = Mesh(wire, np.array([[0, 1, 2]], np.int32), None)
     session().client.happen(m.Finished(step=9, seconds=1.0, vertices=8, faces=12), job=live.job)
-    tell(events.ResultArrived(live.job, mesh))
+    session().client.result(mesh, job=live.job)
+    pump()
     bpy.ops.galatea.accept()
     accepted = positions_of(bpy.data.objects["Cube"])
     expect(not np.allclose(accepted, before) and names() == ["Cube"] and not bpy.data.objects["Cube"].hide_get())

@@ -42,6 +42,11 @@ class ScriptedClient:
         prepared = self.prepare(job, arrived) if self.prepare else None
         self.tell(events.SnapshotArrived(job, step, step, 1, mesh, faces_are_new, prepared))
 
+    def result(self, mesh, job: str = JOB) -> None:
+        arrived = events.ResultArrived(job, mesh)
+        prepared = self.prepare(job, arrived) if self.prepare else None
+        self.tell(events.ResultArrived(job, mesh, None, prepared))
+
     def poll(self, limit: int = 64) -> list:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
@@ -110,11 +115,8 @@ class NotebookScene:
         self.refreshed = 0
         self.trouble: Exception | None = None
 
-    def prepare(self, placement, snapshot) -> object:
-        return (placement, snapshot.step)
-
-    def prepare_result(self, placement, mesh) -> object:
-        return (placement, "result")
+    def prepare(self, placement, arrived) -> object:
+        return (placement, getattr(arrived, "step", "result"))
 
     def folder(self) -> Path:
         return self.where

@@ -82,12 +82,20 @@ def test_a_job_from_sending_to_its_result(session) -> None:
     client.tell(progress(step=39))
     turn(session)
     assert (live.phase, live.headline()) == ("finished", "Finished: fetching the result")
-    client.tell(events.ResultArrived(JOB, RESULT))
+    client.result(RESULT)
     turn(session)
     assert live.result is RESULT and live.headline() == "Finished"
     assert session.scene.applied[-1] == (JOB, ("where", "result"))
     assert [words[2] for words in client.asked("acknowledge")] == [1, 2, 3]
     assert not session.is_live()
+
+
+def test_a_result_that_could_not_be_made_ready_is_told_and_kept(session) -> None:
+    live = submit(session)
+    session.client.tell(events.ResultArrived(JOB, RESULT, None, None, ValueError("no room")))
+    turn(session)
+    assert live.result is RESULT and live.problem == "The result could not be shown: no room"
+    assert session.scene.applied == []
 
 
 def test_pauses_failures_and_cancelled_jobs_are_told_apart(session) -> None:

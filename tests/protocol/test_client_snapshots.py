@@ -175,11 +175,13 @@ def test_a_service_that_does_not_read_is_lost_and_gets_all_in_the_end(start_serv
 def test_prepare_runs_in_the_clients_thread_and_may_fail(start_service: Any, start_client: Any) -> None:
     threads = []
 
-    def prepare(job: str, snapshot: SnapshotArrived) -> str:
+    def prepare(job: str, arrived: SnapshotArrived | ResultArrived) -> str:
         threads.append(threading.current_thread().name)
-        if snapshot.serial == 1:
+        if isinstance(arrived, ResultArrived):
+            return f"{job[:3]} of {10 // (len(arrived.mesh.positions) - 3)}"
+        if arrived.serial == 1:
             raise ZeroDivisionError("a defect of the consumer")
-        return f"{job[:3]} {snapshot.serial}"
+        return f"{job[:3]} {arrived.serial}"
 
     service, consumer = start_service(), start_client(prepare=prepare)
     service.jobs[JOB] = []
@@ -191,4 +193,16 @@ def test_prepare_runs_in_the_clients_thread_and_may_fail(start_service: Any, sta
     service.snapshot(JOB, 2, 5, positions(), FACES)
     second = consumer.until(SnapshotArrived, 2)
     assert second.prepared == "012 2" and second.failure is None
+
+    service.results[JOB] = [positions().tobytes(), FACES.astype("<i4").tobytes()]
+    consumer.client.fetch(JOB)
+    result = consumer.until(ResultArrived)
+    assert result.prepared == "012 of 10" and result.failure is None and result.mesh is not None
+    service.results[JOB] = [positions()[:3].tobytes(), FACES[:1].astype("<i4").tobytes()]
+    consumer.client.fetch(JOB)
+    result = consumer.until(ResultArrived, 2)
+    assert result.prepared is None and isinstance(result.failure, ZeroDivisionError) and result.mesh is not None
+    del service.results[JOB]
+    consumer.client.fetch(JOB)
+    assert consumer.until(ResultArrived, 3).refused is not None, "the thread goes on, and what is refused is not prepared"
     assert set(threads) == {"galatea-client"}
