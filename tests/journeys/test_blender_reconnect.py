@@ -13,7 +13,7 @@ from tests.blender.blender import Blender, Running
 from tests.journeys.service import Service
 
 SCRIPT = Path(__file__).parent / "inside" / "generating.py"
-REQUEST = {"prompt": "a blue candle with a pink plate", "steps": 60, "seed": 4}
+REQUEST = {"prompt": "a blue candle with a pink plate", "steps": 90, "seed": 4}
 SECONDS = 240.0
 
 
@@ -24,12 +24,12 @@ def test_a_killed_worker_and_a_killed_service_cost_only_time(blender: Blender, t
         SCRIPT, REQUEST, tmp_path, SECONDS, function="generate", extension="installed",
         variables={"GALATEA_SERVICE_FOLDER": str(service.folder)},
     ) as running:  # fmt: skip
-        step = wait_for_checkpoint(service, running, tmp_path, after=0)
+        wait_until(lambda: checkpoint(service, tmp_path).exists(), running, "a checkpoint")
+        step = status(tmp_path)["step"]
         (worker,) = service.workers()
         worker.kill()
         wait_until(lambda: status(tmp_path)["step"] > step, running, "the job goes on with another worker")
 
-        step = wait_for_checkpoint(service, running, tmp_path, after=time.time())
         (orphan,) = service.workers()
         service.kill()
         wait_until(lambda: status(tmp_path)["states"][-1] != "connected", running, "Blender notices")
@@ -54,15 +54,8 @@ def status(folder: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"step": 0, "states": ["none"], "job": "none"}
 
 
-def wait_for_checkpoint(service: Service, running: Running, folder: Path, after: float) -> int:
-    """Until the job has written a checkpoint later than `after` (seconds since 1970), and some steps; the step then."""
-
-    def there() -> bool:
-        file = service.folder / "jobs" / status(folder)["job"] / "checkpoint.pt"
-        return file.exists() and file.stat().st_mtime > after
-
-    wait_until(there, running, f"a checkpoint\n{service.log()}")
-    return status(folder)["step"]
+def checkpoint(service: Service, folder: Path) -> Path:
+    return service.folder / "jobs" / status(folder)["job"] / "checkpoint.pt"
 
 
 def wait_until(condition: Callable[[], bool], running: Running, what: str, seconds: float = 150.0) -> None:
