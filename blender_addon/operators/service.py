@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import bpy
 from bpy.types import Context, Operator
 
 from ..connection_test import test_connection
 from ..preferences import GalateaPreferences, open_link, preferences
-from ..service_process import ServiceError
+from ..service_process import ServiceError, ServiceState
+from ..session import Session
 
 
 class GALATEA_OT_start_service(Operator):
@@ -72,10 +76,17 @@ class GALATEA_OT_test_connection(Operator):
 
     def execute(self, context: Context) -> set[str]:
         session = open_link(context)
-        works, lines = test_connection(session.process.folder, session.process.state(), session.name)
-        session.test_report = tuple(lines)
-        self.report({"INFO"} if works else {"WARNING"}, " ".join(lines))
+        session.test_report = ("Testing ...",)
+        # In a thread of its own: a service that does not answer must not hold Blender up.
+        process, name = session.process, session.name
+        threading.Thread(target=_test, args=(session, process.folder, process.state(), name), daemon=True).start()
         return {"FINISHED"}
+
+
+def _test(session: Session, folder: Path, state: ServiceState, name: str) -> None:
+    """Touches no bpy; the pump sees to it that the answer is drawn."""
+    _, lines = test_connection(folder, state, name)
+    session.test_report, session.changed = tuple(lines), True
 
 
 class GALATEA_OT_open_preferences(Operator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import bpy
@@ -260,6 +261,9 @@ def check_the_random_seed_is_another() -> None:
 def check_the_connection_test_says_what_was_found() -> None:
     opened = fresh()
     bpy.ops.galatea.test_connection()
+    deadline = time.monotonic() + 20
+    while opened.test_report == ("Testing ...",) and time.monotonic() < deadline:
+        time.sleep(0.02)
     said = " ".join(opened.test_report)
     expect("no service has written" in said and "Press Start" in said and str(opened.process.folder) in said, said)
     expect(any("no service has written" in text for text in [words(draw(preferences(), 2000))]))

@@ -48,6 +48,8 @@ def start(checkout: str) -> dict:
             seen.append(session.service.kind)
         time.sleep(0.02)
     bpy.ops.galatea.test_connection()
+    while session.test_report == ("Testing ...",) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return {"connected": session.connected, "seen": seen, "report": session.test_report, "problem": session.problem}
 
 
