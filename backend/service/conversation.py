@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from backend.service.job_store import JobStore, StoreError
 from backend.service.jobs import Jobs
 from backend.service.submissions import accept
 from backend.service.worker_pool import WorkerPool
-from protocol.codec import WireError, decode
+from protocol.codec import MAX_HEADER_BYTES, WireError, decode
 from protocol.messages import (
     PROTOCOL,
     Accepted,
@@ -29,6 +30,7 @@ from protocol.messages import (
     Hello,
     HexId,
     Jobs as JobList,
+    JobSummary,
     ListJobs,
     MeshHeader,
     Pause,
@@ -46,6 +48,9 @@ from protocol.messages import (
     Watch,
     Welcome,
 )
+
+ROOM_FOR_THE_REST = 100
+"""Bytes of a Jobs message beside its list."""
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +148,7 @@ class Conversation:
             case Cancel():
                 self._jobs.cancel(message, tell)
             case ListJobs():
-                tell(JobList(message.request, tuple(self._jobs.newest(message.limit))))
+                tell(JobList(message.request, _that_fit(self._jobs.newest(message.limit))))
             case Shutdown():
                 log.info("client %r asked the service to end", client.name)
                 self._goodbyes.append(partial(tell, Done(message.request)))
@@ -195,6 +200,16 @@ class Conversation:
         _, header, buffers = self._result
         if not self._clients.hand(client, Result(request, job, header), buffers):
             client.fetches[request] = job
+
+
+def _that_fit(newest: list[JobSummary]) -> tuple[JobSummary, ...]:
+    """The first of them, as many as one header holds.
+
+    Prompts may be long, and are told whole: who takes up a job that another has submitted has them from nowhere else.
+    """
+    sizes = itertools.accumulate(len(msgspec.msgpack.encode(summary)) for summary in newest)
+    room = MAX_HEADER_BYTES - ROOM_FOR_THE_REST
+    return tuple(summary for summary, size in zip(newest, sizes, strict=True) if size <= room)
 
 
 def _demand_hello(client: Client) -> None:

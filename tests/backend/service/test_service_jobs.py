@@ -22,6 +22,7 @@ from protocol.messages import (
     Finished,
     Grant,
     JobRequest,
+    ListJobs,
     MeshHeader,
     Paused,
     Ping,
@@ -324,3 +325,17 @@ def test_an_end_that_was_not_heard_is_heard_after_connecting_again(ready, raw, w
     again.tell(Acknowledge(job, numbers[-1]))
     again.tell(Ping(2))
     assert again.answer(2).last_events == {job: numbers[-1]}
+
+
+def test_of_many_long_prompts_as_many_are_listed_as_fit(raw) -> None:
+    client, jobs = raw().hello(), [secrets.token_hex(16) for _ in range(20)]
+    for number, job in enumerate(jobs, 1):
+        client.hand(Submit(number, job, JobRequest("generate", "\N{MUSHROOM}" * 1000)))
+        assert client.answer(number, bulk=True) == Accepted(number, job)
+    client.tell(ListJobs(30, 20))
+    listed = client.answer(30).jobs
+    assert 15 <= len(listed) < 20, "65,536 bytes hold 15 prompts of 4,000 bytes, with room to spare"
+    assert [one.job for one in listed] == jobs[::-1][: len(listed)]
+    assert {one.prompt for one in listed} == {"\N{MUSHROOM}" * 1000}
+    client.tell(ListJobs(31, 3))
+    assert [one.job for one in client.answer(31).jobs] == jobs[:-4:-1]
