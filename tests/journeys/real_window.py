@@ -162,7 +162,8 @@ def keep_pictures(share: Path, names: list[str], folder: Path) -> None:
         with Image.open(share / f"{name}.png") as picture:
             picture.convert("RGB").save(folder / f"window-{name}.png", optimize=True)
     frames = []
-    for path in sorted(share.glob("film-*.png")):
+    film = sorted(share.glob("film-*.png"))
+    for path in [*film, share / "finished.png"] if film else []:
         with Image.open(path) as frame:
             frames.append(frame.convert("RGB").resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.LANCZOS))
     if frames:
