@@ -2,7 +2,8 @@
 
 A message is a msgpack map with its struct's tag under "type". Unknown keys, missing keys and values out of bounds are
 errors: both sides hold the same version (`PROTOCOL`), or part at once with a sentence that says so. Positions are in the
-space that jobs work in: right-handed, y up, the object's front toward +z, the whole object inside the unit sphere.
+space that jobs work in: right-handed, y up, the object's front toward +z, inside the unit sphere (a job may grow it out a
+little).
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ MAX_FACES = 4_000_000
 JobState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
 ErrorCode = Literal[
     "version",  # the other side speaks another protocol version
-    "invalid",  # not a message, or a value out of bounds
-    "too_large",  # a frame, a mesh or a message beyond the limits
+    "invalid",  # not a message; a value, a text, a list or a mesh out of bounds; something said before Hello
+    "too_large",  # a header beyond the limit, or more than three buffers
     "unknown_job",  # there is no job of that id
-    "conflict",  # that cannot be done to the job as it stands
+    "conflict",  # that cannot be done to the job as it stands, or there is no room for more
     "input",  # the prompt, the mesh or the settings cannot be used
     "disk",  # the service's disk is full or cannot be written
     "worker",  # the process that worked on the job died
@@ -73,14 +74,14 @@ class Unwatch(Message):
 
 
 class Acknowledge(Message):
-    """I have dealt with the job's events up to `number`: they need not be sent to me again."""
+    """I have dealt with the job's events up to `number`. When its last one was, a job that has ended may be removed later."""
 
     job: HexId
     number: EventNumber
 
 
 class Steer(Message):
-    """Change what a job works toward. What is None stays."""
+    """Change what a job works toward. What is None stays. Words are checked where a worker holds the job."""
 
     request: Request
     job: HexId
@@ -95,7 +96,8 @@ class Pause(Message):
 
 
 class Resume(Message):
-    """Go on with a paused job; take a failed or cancelled one up again from its checkpoint."""
+    """Go on with a paused job (Resumed, or Queued where no worker holds it); take a failed or cancelled one up again from its
+    checkpoint (Queued)."""
 
     request: Request
     job: HexId
@@ -139,6 +141,7 @@ class Welcome(Message):
     priors: Annotated[tuple[Name, ...], Meta(max_length=100)]
     recipes: Annotated[tuple[Name, ...], Meta(max_length=100)]
     devices: Annotated[tuple[Name, ...], Meta(max_length=64)]
+    """What it computes on; until the worker is ready, what it was told to ("auto")."""
 
 
 class Done(Message):
@@ -169,6 +172,8 @@ class JobSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Jobs(Message):
+    """As many of the newest as were asked for and fit one header; prompts are whole."""
+
     request: Request
     jobs: Annotated[tuple[JobSummary, ...], Meta(max_length=100)]
 
@@ -198,7 +203,7 @@ class Progress(Message):
     numbers: Annotated[dict[Name, float], Meta(max_length=64)] = {}
 
 
-# ---- what has happened to a job: numbered from 1, stored, sent again until acknowledged
+# ---- what has happened to a job: numbered from 1, stored, sent again on demand
 
 
 class Queued(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
@@ -221,7 +226,7 @@ class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Steered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """From `step` on the job works with these values, complete."""
+    """After `step`, the steps done, the job works with these values, complete."""
 
     step: Count
     prompt: Words
