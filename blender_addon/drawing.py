@@ -94,8 +94,12 @@ def draw_job(layout: UILayout, context: Context, session: Session, live: LiveJob
     """The box of one job."""
     now = time.monotonic()
     box = layout.box()
-    box.label(text=live.prompt or "A job of the service", icon=PHASE_ICONS[live.phase])
-    draw_progress(box, session, live, now)
+    waiting = not live.ended and not session.connected
+    box.label(text="Waiting for the connection" if waiting else live.headline(), icon=PHASE_ICONS[live.phase])
+    steerable = not live.ended and controls is not None
+    if not steerable:  # else the prompt stands in a field of its own
+        box.label(text=live.prompt or "A job of the service")
+    draw_progress(box, live, now)
     for text in (live.problem, live.obstacle):
         if text:
             draw_lines(box, context, text, icon="ERROR")
@@ -106,22 +110,18 @@ def draw_job(layout: UILayout, context: Context, session: Session, live: LiveJob
         box.operator("galatea.reattach", text="Show Again", icon="HIDE_OFF").job = live.job
     if not live.ended:
         draw_controls(box, live)
-        if controls is not None:
-            draw_steering(box, live, controls)
+    if steerable:
+        draw_steering(box, live, controls)
     draw_endings(box, live)
 
 
-def draw_progress(box: UILayout, session: Session, live: LiveJob, now: float) -> None:
-    """State in words, the bar, and how fresh all that is."""
+def draw_progress(box: UILayout, live: LiveJob, now: float) -> None:
+    """The bar, and how fresh it is."""
     if live.total:
         box.progress(factor=live.fraction(), type="BAR", text=live.progress_text())
-    column = box.column(align=True)
-    column.scale_y = 0.8
-    waiting = not live.ended and not session.connected
-    column.label(text="Waiting for the connection" if waiting else live.headline())
     age = live.age_text(now)
     if age:
-        column.label(text=age, icon="ERROR" if live.silent(now) else "NONE")
+        box.label(text=age, icon="ERROR" if live.silent(now) else "NONE")
 
 
 def draw_controls(box: UILayout, live: LiveJob) -> None:

@@ -197,7 +197,7 @@ class Jobs:
                 return
             self._save(replace(record, state="running"))
             worker.take(record.job)
-            run = Run(record.job, record.settings, record.prompt, record.negative_prompt, record.strength)
+            run = Run(record.job, record.settings, record.prompt, record.negative_prompt, record.strength, record.checkpoint)
             if self._pool.send(worker, run):
                 self.snapshots.begin(record.job)
         paused = [worker for worker in self._pool if worker.is_holding and worker.stopping is None]

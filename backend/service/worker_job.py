@@ -71,7 +71,7 @@ class WorkerJob:
         self._total = sum(stage.steps for stage in run.settings.stages)
         self._started = self._held = self._exit = False
         self._fell_back = ""
-        self._step = self._stage = 0
+        self._step, self._stage = run.step, 0
         self._seconds_left: float | None = None
         self._step_seconds = 0.0
         self._numbers: dict[str, float] = {}

@@ -58,6 +58,8 @@ class Run(Message):
     prompt: Words
     negative_prompt: Words
     strength: Fraction
+    step: Count
+    """Of its checkpoint, to be told until the first step is done."""
 
 
 class WantSnapshot(Message):
