@@ -34,7 +34,7 @@ from .location import Connection, other_version
 from .messages import PROTOCOL, Hello, Ping, Pong, Refused, ToClientBulk, ToClientControl, Welcome
 
 HOST = "127.0.0.1"
-MOST_PER_TURN = 64
+MOST_CONTROL, MOST_BULK = 16, 1
 """Messages that are read at once; a service that floods must not keep the thread from its other work."""
 
 TRYING = "Trying again; its log says what it does."
@@ -74,13 +74,13 @@ class Link:
             (self._bulk.monitor, zmq.POLLIN),
         ]
 
-    def read(self) -> tuple[list[Received[Any]], bool]:
-        """What has come, without waiting, and whether there may be more at once. Raises LinkFailed.
+    def read(self) -> list[Received[Any]]:
+        """What has come, without waiting: a few messages at most. Raises LinkFailed.
 
         What came before a failure is returned first, and the failure raised by the next call.
         """
         try:
-            received = [*self._control.receive(ToClientControl), *self._bulk.receive(ToClientBulk)]
+            received = [*self._control.receive(ToClientControl, MOST_CONTROL), *self._bulk.receive(ToClientBulk, MOST_BULK)]
         except WireError as error:
             state: ConnectionState = "refused" if self.welcome is None else "lost"
             raise LinkFailed(state, f"The service sent what cannot be read: {error.message} {UPDATE}") from None
@@ -88,12 +88,12 @@ class Link:
             self._silent_since = None
             for one in received:
                 self._check_instance(one.message)
-            return received, len(received) >= MOST_PER_TURN
+            return received
         for line in (self._control, self._bulk):
             line.watch_handshake(connected=self.welcome is not None)
         if received:
-            return self._take_welcome(received), False
-        return [], False
+            return self._take_welcome(received)
+        return []
 
     def keep_alive(self, next_number: Callable[[], int]) -> None:
         """Greet, ping, and look at the clock; `next_number` numbers the pings. Raises LinkFailed."""
@@ -196,10 +196,10 @@ class _Line:
             self._outbox.popleft()
             self._full_since = None
 
-    def receive(self, kinds: Any) -> list[Received[Any]]:
+    def receive(self, kinds: Any, most: int) -> list[Received[Any]]:
         """Raises WireError for what is no message of `kinds`."""
         received = []
-        while len(received) < MOST_PER_TURN:
+        while len(received) < most:
             try:
                 frames = [self.socket.recv(zmq.NOBLOCK, copy=False)]
             except zmq.Again:

@@ -23,7 +23,10 @@ from .messages import PROTOCOL, Pong, Welcome
 LOOK_SECONDS = 0.5
 """How often the connection file is looked at: one stat."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 4.0
-FLOOD_PAUSE_SECONDS = 0.01
+REST_SECONDS, LONGEST_REST_SECONDS = 0.005, 0.1
+BYTES_PER_SECOND = 100e6
+"""After a turn in which something came, the thread rests: whatever a service sends, most of the interpreter's and the
+memory's time is others', above all Blender's main thread's. What comes faster waits in ZeroMQ until the service has to stop."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class ClientThread:
         self._file_mark: tuple[int, int, int] | None = None
         self._next_look = self._next_try = 0.0
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._flooded = False
+        self._rest = 0.0
 
     def run(self) -> None:
         self._context = zmq.Context()
@@ -85,8 +88,8 @@ class ClientThread:
 
     def _wait(self) -> None:
         """Until something comes, a command is given or something is due."""
-        if self._flooded:  # others in this process want the interpreter, too
-            time.sleep(FLOOD_PAUSE_SECONDS)
+        if self._rest:
+            time.sleep(self._rest)
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
         for one, events in self._link.sockets() if self._link is not None else ():
@@ -100,7 +103,9 @@ class ClientThread:
             pass
 
     def _read(self, link: Link) -> None:
-        received, self._flooded = link.read()
+        received = link.read()
+        size = sum(buffer.nbytes for one in received for buffer in one.buffers)
+        self._rest = min(LONGEST_REST_SECONDS, REST_SECONDS + size / BYTES_PER_SECOND) if received else 0.0
         for one in received:
             if isinstance(one.message, Welcome):
                 self._conversation.connected(one.message.instance)
@@ -163,7 +168,7 @@ class ClientThread:
         if self._link is not None:
             self._link.close()
             self._link = None
-            self._flooded = False
+            self._rest = 0.0
             self._conversation.link_is_gone()
         self._next_try = time.monotonic() + self._retry_seconds
         self._say(state, message)
