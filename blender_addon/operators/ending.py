@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
-from bpy.types import Context, Operator
+from bpy.types import Context, Object, Operator
 
 from ..bridge import finish, materials, preview
 from ..bridge.errors import SceneError
 from ..live_job import LiveJob
 from ..preferences import open_link
+from ..protocol.mesh_codec import Mesh
 from ..session import Session
 from .running import JobOperator
 
@@ -22,40 +25,36 @@ def end(session: Session, live: LiveJob, message: str) -> None:
     bpy.ops.ed.undo_push(message=message)
 
 
-class GALATEA_OT_accept(JobOperator, Operator):
+class TakingOperator(JobOperator):
+    """Takes the job's object, by `take`, into the scene for good."""
+
+    take: Callable[[Context, Object, Mesh | None], Object]
+
+    def execute(self, context: Context) -> set[str]:
+        session = open_link(context)
+        live = session.jobs[self.chosen(session)]
+        try:
+            type(self).take(context, preview.find(live.job), live.result)
+        except SceneError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session.taken.add(live.job)
+        end(session, live, type(self).bl_label)
+        return {"FINISHED"}
+
+
+class GALATEA_OT_accept(TakingOperator, Operator):
     bl_idname = "galatea.accept"
     bl_label = "Accept"
     bl_description = "Take the result into the scene for good. A job that still runs is stopped and taken as it is now"
-
-    def execute(self, context: Context) -> set[str]:
-        session = open_link(context)
-        live = session.jobs[self.chosen(session)]
-        try:
-            finish.accept(context, preview.find(live.job), live.result)
-        except SceneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.taken.add(live.job)
-        end(session, live, "Accept")
-        return {"FINISHED"}
+    take = staticmethod(finish.accept)
 
 
-class GALATEA_OT_keep_copy(JobOperator, Operator):
+class GALATEA_OT_keep_copy(TakingOperator, Operator):
     bl_idname = "galatea.keep_copy"
     bl_label = "Keep as Copy"
     bl_description = "Keep the result as an object of its own, and the original as it was"
-
-    def execute(self, context: Context) -> set[str]:
-        session = open_link(context)
-        live = session.jobs[self.chosen(session)]
-        try:
-            finish.keep_as_copy(context, preview.find(live.job), live.result)
-        except SceneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.taken.add(live.job)
-        end(session, live, "Keep as Copy")
-        return {"FINISHED"}
+    take = staticmethod(finish.keep_as_copy)
 
 
 class GALATEA_OT_discard(JobOperator, Operator):
