@@ -147,6 +147,8 @@ class ServiceProcess:
             end_process(number, hard, with_group=hard or number != pid)
         if ours:
             return ServiceState("stopping", "It did not answer and is being ended", ours[0])
+        if not hard and not command_line(alive[0]):  # a process that is just ending does not tell any more what it was
+            return ServiceState("stopping", "Waiting for it to end", alive[0])
         self._end_at = None
         return ServiceState("running", f"Process {alive[0]} does not end: end it in the system's process manager.", alive[0])
 
