@@ -12,8 +12,10 @@ import warp as wp
 from torch import Tensor
 
 from backend.rendering import constants
-from backend.rendering.kernels.runtime import launch, module, rows
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
 from backend.rendering.kernels.visibility import NO_FACE, project_to_pixels, sortable
+
+module = kernel_module("antialiasing")
 
 W_SLACK = wp.constant(constants.W_SLACK)
 

@@ -4,7 +4,9 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from backend.rendering.kernels.runtime import launch, module, rows
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
+
+module = kernel_module("interpolation")
 
 
 @wp.kernel(module=module)

@@ -5,7 +5,9 @@ import warp as wp
 from torch import Tensor
 
 from backend.rendering import constants
-from backend.rendering.kernels.runtime import launch, module, rows
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
+
+module = kernel_module("normals")
 
 SMALLEST_NORMAL = wp.constant(constants.SMALLEST_NORMAL)
 

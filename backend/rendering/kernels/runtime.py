@@ -1,7 +1,7 @@
 """Starting Warp and launching kernels on torch tensors: the only place that knows both libraries' calling habits.
 
-All kernels live in one Warp module, so that a machine compiles them once, together (a few seconds, then kept in the
-user's cache folder), and CI can compile them ahead of time for GPUs that it does not have. No kernel has a generated
+Each file of kernels is one Warp module, which a machine compiles when it is first used (a second or two, then kept in
+the user's cache folder) and which CI can compile ahead of time for GPUs that it does not have. No kernel has a generated
 adjoint: every backward pass is a hand-written kernel. On the CPU a launch is a plain single-threaded loop and atomics
 are plain read-modify-write, so one launch at a time writes a buffer, in a fixed order: results repeat bit for bit.
 """
@@ -22,11 +22,23 @@ from backend.cache_folder import cache_folder
 
 wp.config.log_level = wp.LOG_WARNING  # no greeting, no line per compiled module
 
-module = wp.get_module("galatea_rendering")
-module.options["enable_backward"] = False
-module.options["optimization_level"] = 3
-# Strict IEEE arithmetic: visibility and its interpolation agree to the last bit, and so do a CPU and a GPU on ids.
-module.options["fuse_fp"] = False
+modules: list[wp.Module] = []
+"""Those of all kernel files imported so far."""
+
+
+def kernel_module(name: str, strict: bool = True) -> wp.Module:
+    """The Warp module of one file of kernels, which goes as `@wp.kernel(module=module)` on each of them.
+
+    `strict`: IEEE arithmetic without fused multiply-adds, so that visibility and its interpolation agree to the last
+    bit, and so do a CPU and a GPU on ids.
+    """
+    module = wp.get_module(f"galatea_{name}")
+    module.options["enable_backward"] = False
+    module.options["optimization_level"] = 3
+    module.options["fuse_fp"] = not strict
+    modules.append(module)
+    return module
+
 
 _started = False
 

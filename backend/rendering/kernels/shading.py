@@ -9,7 +9,9 @@ import warp as wp
 from torch import Tensor
 
 from backend.rendering import constants
-from backend.rendering.kernels.runtime import launch, module, rows
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
+
+module = kernel_module("shading")
 
 LIT = wp.constant(0)
 ALBEDO = wp.constant(1)

@@ -11,7 +11,9 @@ import warp as wp
 from torch import Tensor
 
 from backend.rendering import constants
-from backend.rendering.kernels.runtime import launch, module, rows
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
+
+module = kernel_module("visibility")
 
 SMALLEST_W = wp.constant(constants.SMALLEST_W)
 PIXEL_SLACK = wp.constant(1.0e-3)

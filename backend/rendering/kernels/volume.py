@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import warp as wp
 
-# A module of its own: a job without a grid neither compiles nor loads these kernels.
-module = wp.get_module("galatea_volume")
-module.options["enable_backward"] = False
-module.options["optimization_level"] = 3
+from backend.rendering.kernels.runtime import kernel_module
+
+module = kernel_module("volume", strict=False)
 
 LINEAR_FROM = wp.constant(15.0)
 """softplus(x) = x to float32's precision from here on, and exp(x) below its negative."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,14 @@ wp = pytest.importorskip("warp", reason="Warp has no build for this platform")
 
 @pytest.mark.parametrize("architecture", [75, 86, 90, 120])
 def test_every_kernel_compiles_for_cuda_without_a_gpu(architecture, tmp_path) -> None:
-    from backend.rendering import kernels  # noqa: F401  (registers the kernels)
-    from backend.rendering.kernels import runtime, volume
+    from backend.rendering import kernels
+    from backend.rendering.kernels import runtime
 
+    for file in pkgutil.iter_modules(kernels.__path__):
+        importlib.import_module(f"{kernels.__name__}.{file.name}")
     runtime.start()
-    for module in (runtime.module, volume.module):
+    assert len(runtime.modules) >= 6
+    for module in runtime.modules:
         written = wp.compile_aot_module(module, arch=architecture, use_ptx=True, module_dir=str(tmp_path))
         ptx = "".join(Path(path).read_text() for path in written if str(path).endswith(".ptx"))
         assert module.kernels
