@@ -110,8 +110,52 @@ class GridStage(Settings, tag="grid"):
     """Vertices of the mesh that the stage hands on."""
 
 
+class FieldStage(Settings, tag="field"):
+    """Optimize a radiance field by ray marching, then turn its surface into a mesh for the stages that follow."""
+
+    steps: Count
+    cameras: CameraSettings = CameraSettings()
+    light: LightSettings = LightSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
+    encoding: Literal["hash grid", "tri-plane", "mlp"] = "hash grid"
+    resolution: Annotated[int, Meta(ge=16, le=4096)] = 128
+    """Of the finest level (hash grid) or of the planes; the highest frequency of an MLP's encoding follows from it."""
+    samples_per_ray: Annotated[int, Meta(ge=8, le=512)] = 64
+    view_dependent: bool = False
+    learning_rate: Schedule = Constant(0.01)
+    opacity_entropy: NonNegative = 0.01
+    orientation: NonNegative = 0.01
+    distortion: NonNegative = 0.0
+    sparsity: NonNegative = 0.0
+    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
+    """Vertices of the mesh that the stage hands on."""
+
+
+class TetrahedraStage(Settings, tag="tetrahedra"):
+    """Optimize signed distances and offsets of a tetrahedral grid through its differentiable surface and the rasterizer."""
+
+    steps: Count
+    cameras: CameraSettings = CameraSettings()
+    light: LightSettings = LightSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
+    resolution: Annotated[int, Meta(ge=8, le=256)] = 32
+    """Cells along an edge of the cube [-1, 1]^3."""
+    distance_rate: Schedule = Constant(0.01)
+    color_rate: Schedule = Constant(0.02)
+    sign_changes: NonNegative = 0.0
+    """Weight of the binary cross entropy between the signs across edges (Shen et al. 2021), against floaters and holes inside."""
+    laplacian: NonNegative = 0.0
+    supersample: Annotated[int, Meta(ge=1, le=4)] = 2
+    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
+    """Vertices of the mesh that the stage hands on."""
+
+
 class MeshStage(Settings, tag="mesh"):
-    """Optimize vertex positions and colors of a triangle mesh through the rasterizer."""
+    """Optimize vertex positions and colors, or a texture, of a triangle mesh through the rasterizer."""
 
     steps: Count
     cameras: CameraSettings = CameraSettings()
@@ -129,11 +173,16 @@ class MeshStage(Settings, tag="mesh"):
     supersample: Annotated[int, Meta(ge=1, le=4)] = 2
     """Renders are made this many times larger and averaged down, as the training pictures of toybox are."""
     remesh_every: Annotated[int, Meta(ge=0)] = 0
-    """Steps between isotropic remeshings; 0 never remeshes and keeps the artist's topology."""
+    """Steps between remeshings; 0 never remeshes and keeps the artist's topology."""
+    texture_size: Annotated[int, Meta(ge=0, le=8192)] = 0
+    """Side of the texture in texels; 0 colors vertices. The mesh's own UVs are kept; without usable ones it is unwrapped."""
+    texture_rate: Schedule = Constant(0.02)
+    silhouettes: Literal["edge-driven", "edge-gradient", "soft"] = "edge-driven"
+    """How the gradient finds silhouettes: analytic antialiasing, rasterized edge gradients, or soft rasterization."""
     target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
 
 
-Stage = GridStage | MeshStage
+Stage = GridStage | FieldStage | TetrahedraStage | MeshStage
 
 
 class StartShape(Settings):

@@ -1,9 +1,11 @@
 """The differentiable rasterizer: operators on tensors, lights, and a mesh renderer built from them."""
 
 from backend.rendering.fragments import Fragments, Topology, build_topology
+from backend.rendering.lambert import shade
 from backend.rendering.lighting import Light, Shading, headlight, sample_light
-from backend.rendering.operators import antialias, interpolate, rasterize, shade, vertex_normals
+from backend.rendering.operators import interpolate, rasterize, vertex_normals
 from backend.rendering.render import Rendered, render_mesh, to_clip_space
+from backend.rendering.silhouettes import antialias
 
 __all__ = [
     "Fragments",

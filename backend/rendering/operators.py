@@ -1,7 +1,7 @@
 """The differentiable operators of the rasterizer, in nvdiffrast's words (Laine et al. 2020), with their checks.
 
 Each runs as a Warp kernel on CPU or CUDA. Where Warp has no build (macOS on Intel), the plain-torch twins of
-`backend.rendering.reference` stand in; this module is the one place that chooses.
+`backend.rendering.reference` stand in; `backend.rendering.implementation` chooses.
 """
 
 from __future__ import annotations
@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.rendering.fragments import Fragments, Topology
-from backend.rendering.lighting import Light, Shading
-
-try:
-    from backend.rendering import kernels as implementation
-except ImportError:
-    from backend.rendering import reference as implementation
+from backend.rendering.fragments import Fragments
+from backend.rendering.implementation import implementation
 
 LARGEST_IMAGE = 8192
 MOST_PIXELS = 2**28
@@ -72,28 +67,6 @@ def interpolate(attributes: Tensor, fragments: Fragments, faces: Tensor) -> Tens
     return implementation.interpolate(attributes, fragments.barycentrics, fragments.face_id, faces)
 
 
-def antialias(image: Tensor, fragments: Fragments, clip: Tensor, faces: Tensor, topology: Topology) -> Tensor:
-    """`image` `[N, H, W, C]` with silhouettes blended by where the edges cross the pixel pairs; same shape.
-
-    This is what makes coverage differentiable: the gradient flows to the colors and, through each crossing, to the two
-    vertices of the silhouette edge in `clip` `[N, V, 4]`. `topology` is `build_topology(faces)`.
-
-    Raises:
-        InputError: shapes do not fit, or the topology refers to vertices that `clip` does not have.
-    """
-    if image.dim() != 4 or image.shape[:3] != fragments.face_id.shape or image.dtype != torch.float32:
-        expected = list(fragments.face_id.shape)
-        raise InputError(f"image must be float32 of shape {expected} x C, not {image.dtype} {list(image.shape)}.")
-    if topology.vertex_count > clip.shape[1]:
-        raise InputError(
-            f"The topology refers to {topology.vertex_count} vertices, but there are {clip.shape[1]}; "
-            "build it from the same faces."
-        )
-    return implementation.antialias(
-        image, clip, fragments.face_id, fragments.w.detach(), topology.edges, topology.opposite
-    )
-
-
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals `[V, 3]` of `vertices` `[V, 3]`; 0 where a vertex has no face of any area.
 
@@ -104,25 +77,6 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
         raise InputError(f"vertices must be float32 of shape [V, 3], not {vertices.dtype} {list(vertices.shape)}.")
     check_faces(faces, vertices.device)
     return implementation.vertex_normals(vertices, faces)
-
-
-def shade(
-    colors: Tensor, normals: Tensor, fragments: Fragments, faces: Tensor, light: Light, shading: Shading
-) -> Tensor:
-    """Premultiplied color and coverage `[N, H, W, 4]` of each fragment, before antialiasing.
-
-    Interpolates vertex `colors` and unit `normals` (both `[V, 3]`) and shades them under `light`: "lit" (color times
-    light), "albedo" (color), "textureless" (light on white) or "normal" (`n / 2 + 1/2`). The gradient flows to colors,
-    normals and barycentrics, not to the light.
-
-    Raises:
-        InputError: colors or normals have another shape or type.
-    """
-    for name, values in (("colors", colors), ("normals", normals)):
-        if values.dim() != 2 or values.shape[1] != 3 or values.dtype != torch.float32:
-            raise InputError(f"{name} must be float32 of shape [V, 3], not {values.dtype} {list(values.shape)}.")
-    args = (colors, normals, fragments.barycentrics, fragments.face_id, faces, light.direction, light.ambient)
-    return implementation.shade(*args, shading)
 
 
 def check_faces(faces: Tensor, device: torch.device) -> None:

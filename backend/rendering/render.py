@@ -10,8 +10,10 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.rendering.fragments import Topology, build_topology
+from backend.rendering.lambert import shade
 from backend.rendering.lighting import Light, Shading, headlight
-from backend.rendering.operators import antialias, rasterize, shade, vertex_normals
+from backend.rendering.operators import rasterize, vertex_normals
+from backend.rendering.silhouettes import antialias
 
 PLAIN_GRAY = 0.8
 

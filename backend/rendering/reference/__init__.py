@@ -1,0 +1,13 @@
+"""The operators in plain torch: the oracle of the kernels' tests, and the fallback where Warp has no build.
+
+Same names, signatures and rules as `backend.rendering.kernels`; gradients by autograd; any float type. What is discrete
+(which face, which edge) is decided without gradient, then the continuous part is written out as tensor operations.
+"""
+
+from backend.rendering.reference.antialiasing import antialias
+from backend.rendering.reference.interpolation import interpolate
+from backend.rendering.reference.normals import vertex_normals
+from backend.rendering.reference.shading import shade
+from backend.rendering.reference.visibility import rasterize
+
+__all__ = ["antialias", "interpolate", "rasterize", "shade", "vertex_normals"]
