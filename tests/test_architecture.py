@@ -42,6 +42,7 @@ ROOMS = {
         "backend.rendering protocol.settings",
         "torch trimesh xatlas cholespy scipy skimage gpytoolbox manifold3d fast_simplification PIL jaxtyping",
     ),
+    "backend.benchmark": room("backend.rendering backend.cameras", "torch"),
     "backend.cameras": room("protocol.settings", "torch jaxtyping"),
     "backend.losses": room("", "torch jaxtyping"),
     "backend.priors": room(

@@ -1,133 +1,90 @@
-"""`galatea bench`: how long the parts of an optimization step take on this machine, as medians."""
+"""`galatea bench`: how long rendering and the parts of an optimization step take on this machine.
+
+`bench render` needs no more than torch and Warp (matplotlib and the rest of Galatea may be missing), so that a rented
+GPU machine can run it from a bare checkout: `python3 -m backend.cli bench render --json table.json --plot table.svg`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from statistics import median
+import sys
+from pathlib import Path
 
-PARTS = ("views and light", "render", "regularizers", "backward", "optimizer")
-WARM_UP = 5
-"""Steps that are not counted: kernels are loaded and memory is asked for in them."""
+from backend.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--views", type=int, default=4, metavar="N", help="pictures in a step (default 4)")
-    parser.add_argument("--resolution", type=int, default=32, metavar="N", help="pixels along an edge (default 32)")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=["render", "step"],
+        default="step",
+        help="render: the renderer alone, by faces, resolution and views, beside every other differentiable rasterizer that can be "
+        "imported; step: the parts of an optimization step (default)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table here as well")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
-    parser.add_argument("--repeats", type=int, default=50, metavar="N", help="steps to take the median of (default 50)")
-    parser.add_argument("--prior", metavar="NAME", help="time a prior as well: toybox, a model folder or a hub id")
-    parser.add_argument("--json", action="store_true", help="milliseconds as JSON")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
+    render = parser.add_argument_group("render")
+    render.add_argument("--plot", type=Path, metavar="FILE", help="draw it here as well, as SVG")
+    render.add_argument("--quick", action="store_true", help="small meshes and pictures only")
+    step = parser.add_argument_group("step")
+    step.add_argument("--views", type=int, default=4, metavar="N", help="pictures in a step (default 4)")
+    step.add_argument("--resolution", type=int, default=32, metavar="N", help="pixels along an edge (default 32)")
+    step.add_argument("--repeats", type=int, default=50, metavar="N", help="steps to take the median of (default 50)")
+    step.add_argument("--prior", metavar="NAME", help="time a prior as well: toybox, a model folder or a hub id")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Raises InputError for numbers below 1 and for a prior that cannot be loaded."""
-    from backend.errors import InputError
+    """Raises InputError for numbers below 1, a device that is not there, and files that cannot be written."""
+    import torch
 
     for name in ("views", "resolution", "threads", "repeats"):
         if getattr(arguments, name) < 1:
             raise InputError(f"--{name} is {getattr(arguments, name)}; it must be 1 or more.")
-    table = measure(arguments.views, arguments.resolution, arguments.threads, arguments.repeats)
-    if arguments.prior:
-        table[f"prior {arguments.prior}"] = time_prior(arguments.prior, arguments.repeats)
-    print(json.dumps(table, indent=1) if arguments.json else as_text(table))
+    for path in (arguments.json, arguments.plot):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"There is no folder {path.parent}; make it first.")
+    available = torch.cuda.is_available()
+    if arguments.device == "cuda" and not available:
+        raise InputError("--device is cuda, but torch finds no CUDA device here; leave the option away.")
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device or ("cuda" if available else "cpu"))
+    text, table = _render(arguments, device) if arguments.what == "render" else _step(arguments, device)
+    print(text)
+    if arguments.json:
+        _write(arguments.json, json.dumps(table, indent=1) + "\n")
     return 0
 
 
-def measure(views: int, resolution: int, threads: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of every part of a step without the prior, by stage; "all" is the median of whole steps."""
-    import torch
+def _render(arguments: argparse.Namespace, device) -> tuple[str, dict]:
+    from backend.benchmark.render_report import as_svg, as_text
+    from backend.benchmark.render_table import bench_render
 
-    from backend.optimize.stages import begin_stage
-    from backend.representations.primitives import icosphere
-    from protocol.settings import CameraSettings, GridStage, MeshStage
+    def progress(what: str, done: int, parts: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{done}/{parts} measured; now {what}", end="", file=sys.stderr, flush=True)
 
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cameras = CameraSettings(views=views)
-    stages = {
-        f"mesh, {len(icosphere(4).faces)} faces": (MeshStage(steps=1, cameras=cameras), icosphere(4)),
-        "grid, 32 voxels": (GridStage(steps=1, cameras=cameras), None),
-    }
-    table = {}
-    for name, (stage, mesh) in stages.items():
-        running = begin_stage(stage, mesh, device)
-        running.set_schedules(0.0)
-        generator = torch.Generator().manual_seed(0)
-        rows = [time_step(running, resolution, generator, device) for _ in range(WARM_UP + repeats)][WARM_UP:]
-        table[name] = {part: round(median(row[part] for row in rows), 2) for part in (*PARTS, "all")}
-    return table
+    table = bench_render(device, arguments.quick, progress)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if arguments.plot:
+        _write(arguments.plot, as_svg(table))
+    return as_text(table), table
 
 
-def time_step(running, resolution: int, generator, device) -> dict[str, float]:
-    """Milliseconds of the parts of one step, with a fixed gradient on the picture where the prior's would be."""
-    from backend.cameras import sample_view_group
-    from backend.rendering import sample_light
+def _step(arguments: argparse.Namespace, device) -> tuple[str, dict]:
+    from backend.cli.bench_step import as_text, measure, time_prior
 
-    laps = Laps(device)
-    cameras = sample_view_group(running.stage.cameras, generator).to(device)
-    light = sample_light(running.stage.light, cameras, generator)
-    laps.done("views and light")
-    rendered = running.representation.render(cameras, resolution, light)
-    laps.done("render")
-    penalty, _ = running.penalty()
-    laps.done("regularizers")
-    for optimizer in running.optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    (penalty + 1e-3 * rendered.rgb.sum() + 1e-3 * rendered.alpha.sum()).backward()
-    laps.done("backward")
-    for optimizer in running.optimizers:
-        optimizer.step()
-    laps.done("optimizer")
-    return {**laps.milliseconds, "all": sum(laps.milliseconds.values())}
+    table = measure(arguments.views, arguments.resolution, arguments.repeats, device)
+    if arguments.prior:
+        table[f"prior {arguments.prior}"] = time_prior(arguments.prior, arguments.repeats, device)
+    return as_text(table), table
 
 
-class Laps:
-    """A stopwatch that waits for a GPU before it looks."""
-
-    def __init__(self, device) -> None:
-        self.device, self.milliseconds = device, {}
-        self.last = self.now()
-
-    def now(self) -> float:
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def done(self, part: str) -> None:
-        now = self.now()
-        self.milliseconds[part], self.last = (now - self.last) * 1e3, now
-
-
-def time_prior(name: str, repeats: int) -> dict[str, float]:
-    """Median milliseconds of the prior's answer to one group of views."""
-    import torch
-
-    from backend.cameras import Cameras
-    from backend.priors import load_prior
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prior = load_prior(name, str(device))
-    views = prior.views_per_group
-    cameras = Cameras.orbit([360.0 * view / views for view in range(views)], 15.0).to(device)
-    conditioning = prior.encode_prompt("a red mushroom", "")
-    noisy = torch.randn(views, *prior.latent_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    timestep = torch.tensor([len(prior.alphas_cumprod) // 2], device=device)
-    background = torch.full((views, 3), 0.5, device=device)
-    answers = []
-    for _ in range(1 + max(3, repeats // 5)):  # the first one is warm-up
-        laps = Laps(device)
-        prior.predict_noise(noisy, timestep, conditioning, cameras, background)
-        laps.done("answer")
-        answers.append(laps.milliseconds["answer"])
-    return {"predict_noise": round(median(answers[1:]), 2)}
-
-
-def as_text(table: dict[str, dict[str, float]]) -> str:
-    lines = []
-    for name, parts in table.items():
-        lines += [name, *(f"  {part:16} {milliseconds:8.2f} ms" for part, milliseconds in parts.items())]
-    return "\n".join(lines)
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -40,7 +40,7 @@ COMMANDS = (
     Command("serve", "serve", "run the service that Blender talks to, on this computer only"),
     Command("train-toybox", "train_toybox", "train the embedded prior anew"),
     Command("evaluate", "evaluate", "let the independent judge look at what generate makes"),
-    Command("bench", "bench", "time the parts of an optimization step on this machine"),
+    Command("bench", "bench", "time the renderer or the parts of an optimization step on this machine"),
     Command("doctor", "doctor", "tell what this machine can do and what is missing"),
     Command("test", "test", "run the test suite (further arguments go to pytest)"),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli.bench import PARTS
+from backend.cli.bench_step import PARTS
 from backend.cli.main import COMMANDS, main
 from backend.cli.test import pytest_command
 from backend.errors import InputError
@@ -105,9 +105,11 @@ def test_pytest_gets_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["got"][1:5] == ["-m", "pytest", "-m", ""]
 
 
-def test_bench_times_every_part(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--json", "--repeats", "1", "--resolution", "8"]) == 0
-    table = json.loads(capsys.readouterr().out)
+def test_bench_times_every_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    assert main(["bench", "--json", str(file), "--repeats", "1", "--resolution", "8"]) == 0
+    assert "regularizers" in capsys.readouterr().out
+    table = json.loads(file.read_text())
     assert len(table) == 2
     for parts in table.values():
         assert parts["all"] == pytest.approx(sum(parts[part] for part in PARTS), abs=0.1)
