@@ -11,3 +11,6 @@ SMALLEST_NORMAL = 1.0e-20
 
 SMALLEST_LENGTH = 1.0e-8
 """An interpolated normal is divided by its length, but never by less than this."""
+
+HASH_PRIMES = (1, 2654435761, 805459861)
+"""Of the spatial hash for x, y and z (Mueller et al. 2022, equation 4)."""

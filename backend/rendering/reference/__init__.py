@@ -5,9 +5,10 @@ Same names, signatures and rules as `backend.rendering.kernels`; gradients by au
 """
 
 from backend.rendering.reference.antialiasing import antialias
+from backend.rendering.reference.hash_grid import encode_hash_grid
 from backend.rendering.reference.interpolation import interpolate
 from backend.rendering.reference.normals import vertex_normals
 from backend.rendering.reference.shading import shade
 from backend.rendering.reference.visibility import rasterize
 
-__all__ = ["antialias", "interpolate", "rasterize", "shade", "vertex_normals"]
+__all__ = ["antialias", "encode_hash_grid", "interpolate", "rasterize", "shade", "vertex_normals"]
