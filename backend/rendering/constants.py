@@ -14,3 +14,6 @@ SMALLEST_LENGTH = 1.0e-8
 
 HASH_PRIMES = (1, 2654435761, 805459861)
 """Of the spatial hash for x, y and z (Mueller et al. 2022, equation 4)."""
+
+NEGLIGIBLE_WEIGHT = 1.0e-6
+"""Samples of a volume that are seen with less than this contribute no normal and no color."""

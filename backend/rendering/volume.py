@@ -1,13 +1,12 @@
-"""Volume rendering of a density and color grid inside the unit sphere, composited by nerfacc.
+"""Volume rendering inside the unit sphere, composited by nerfacc.
 
 Emission-absorption rendering as in NeRF (Mildenhall et al. 2020, eq. 3): a sample of density sigma on an interval dt
 has opacity 1 - exp(-sigma dt), and is seen through the product of the transparencies before it. Samples lie at the
 midpoints of equal intervals of the chord that a ray cuts out of the unit sphere: none is spent outside the object's
 space, and no random number is drawn.
 
-nerfacc's own marching and everything "packed" needs its CUDA extension; its batched compositing is plain torch and runs
-anywhere. The grid is therefore sampled here: by kernels where Warp runs, which keep nothing but densities between
-forward and backward, and by plain torch (`reference_*`, the oracle in tests) where it does not.
+nerfacc's own marching needs its CUDA extension; its compositing is plain torch and runs anywhere. Grids are therefore
+sampled, and the samples of fields chosen, by kernels of our own.
 """
 
 from __future__ import annotations
@@ -16,40 +15,27 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
-from jaxtyping import Float
-from nerfacc import render_weight_from_density
+from jaxtyping import Bool, Float, Int32
+from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
-try:
-    from backend.rendering.kernels import runtime
-    from backend.rendering.kernels import volume as kernels
-except ImportError:  # no Warp wheel for this platform: plain torch does the same, slower
-    kernels = None
+from backend.rendering import reference
+from backend.rendering.chords import Chords, unit_sphere_chords
+from backend.rendering.implementation import implementation
+from backend.rendering.lighting import CameraPositions, Light, Shading, headlight
+from backend.rendering.reference.volume import trilinear
 
-NEGLIGIBLE = 1e-6
-"""Samples that are seen with less than this weight contribute no normal and no color."""
-
-
-@dataclass(frozen=True)
-class Chords:
-    """The part of each of P rays inside the unit sphere, cut into equal intervals.
-
-    origins and unit directions [P, 3]; near: where the chord begins, step: an interval's length (0 for a miss), both [P].
-    """
-
-    origins: Tensor
-    directions: Tensor
-    near: Tensor
-    step: Tensor
-    samples: int
-
-    def middles(self) -> Float[Tensor, "P S"]:
-        """Distances from the origin of the ray to the samples."""
-        index = torch.arange(self.samples, device=self.near.device)
-        return self.near[:, None] + self.step[:, None] * (index + 0.5)
-
-    def points(self) -> Float[Tensor, "P S 3"]:
-        return torch.addcmul(self.origins[:, None], self.directions[:, None], self.middles()[..., None])
+__all__ = [
+    "Chords",
+    "VolumeImage",
+    "occupied_samples",
+    "peak_along",
+    "render_volume",
+    "shade_volume",
+    "sum_along",
+    "unit_sphere_chords",
+    "visibility_weights",
+]
 
 
 @dataclass(frozen=True)
@@ -60,16 +46,6 @@ class VolumeImage:
     normal: Tensor
     color: Tensor
     distance: Tensor
-
-
-def unit_sphere_chords(origins: Tensor, directions: Tensor, samples: int) -> Chords:
-    """Cut rays [P, 3] (unit directions) to the unit sphere around the origin, in front of their origins."""
-    middle = -(origins * directions).sum(-1)
-    closest = (origins * origins).sum(-1) - middle * middle
-    half = (1.0 - closest).clamp_min(0.0).sqrt()
-    near = (middle - half).clamp_min(0.0)
-    length = (middle + half - near).clamp_min(0.0)
-    return Chords(origins.contiguous(), directions.contiguous(), near, length / samples, samples)
 
 
 def render_volume(
@@ -86,14 +62,35 @@ def render_volume(
     Density is scale * softplus(sharpness * logit), activated after interpolating the logits trilinearly; normals and
     colors are interpolated as they are.
     """
-    fast = kernels is not None and logits.dtype == torch.float32
-    sample, accumulate = (_SampleDensity.apply, _Accumulate.apply) if fast else (reference_density, reference_accumulate)
-    density = sample(logits, chords, scale, sharpness)
-    ends = chords.step[:, None] * torch.arange(1, chords.samples + 1, device=logits.device)
-    weights = render_weight_from_density(ends - chords.step[:, None], ends, density)[0]
-    normal, color = accumulate(normals, colors, weights, chords)
+    room = implementation if logits.dtype == torch.float32 else reference
+    density = room.sample_density(logits, chords, scale, sharpness)
+    weights = visibility_weights(density, chords)
+    normal, color = room.accumulate(normals, colors, weights, chords)
     distance = (weights * chords.middles()).sum(1)
     return VolumeImage(opacity=weights.sum(1), normal=normal, color=color, distance=distance)
+
+
+def visibility_weights(density: Float[Tensor, "P S"], chords: Chords) -> Float[Tensor, "P S"]:
+    """How much each sample adds to what its ray sees; their sum over a ray is its opacity."""
+    ends = chords.step[:, None] * torch.arange(1, chords.samples + 1, device=density.device)
+    return render_weight_from_density(ends - chords.step[:, None], ends, density)[0]
+
+
+def sum_along(
+    weights: Float[Tensor, "M"], values: Float[Tensor, "M C"], rays: Tensor, count: int
+) -> Float[Tensor, "P C"]:
+    """Weighted sums over the samples of each of `count` rays; `rays` [M] is the ray of each sample."""
+    return accumulate_along_rays(weights, values, rays, count)
+
+
+@torch.no_grad()
+def occupied_samples(chords: Chords, bits: Int32[Tensor, "B"], resolution: int) -> Bool[Tensor, "P S"]:
+    """Which samples lie in cells whose bit is set; none of a ray that misses the sphere.
+
+    `resolution` cells along each edge of [-1, 1]^3; cell [z, y, x] is number (z * resolution + y) * resolution + x, and
+    its bit is number `cell % 32` of `bits[cell // 32]`.
+    """
+    return implementation.occupied_samples(chords, bits, resolution)
 
 
 @torch.no_grad()
@@ -103,134 +100,26 @@ def peak_along(logits: Float[Tensor, "R R R"], chords: Chords) -> tuple[Float[Te
     A chord meets the level set {logit = l} from outside exactly if its peak is at least l.
     """
     points = chords.points()
-    values, index = _trilinear(logits[None], points)[0].max(dim=1)
+    values, index = trilinear(logits[None], points)[0].max(dim=1)
     return values, points[torch.arange(points.shape[0], device=points.device), index]
 
 
-def reference_density(
-    logits: Float[Tensor, "R R R"], chords: Chords, scale: float, sharpness: float
-) -> Float[Tensor, "P S"]:
-    """Densities at the samples, in plain torch."""
-    values = _trilinear(logits[None], chords.points())[0]
-    return scale * functional.softplus(sharpness * values)
-
-
-def reference_accumulate(
-    normals: Float[Tensor, "R R R 3"], colors: Float[Tensor, "R R R 3"], weights: Float[Tensor, "P S"], chords: Chords
-) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]:
-    """Sums of normals and colors at the samples weighted by `weights`, in plain torch."""
-    values = _trilinear(torch.cat([normals, colors], dim=-1).movedim(-1, 0), chords.points())
-    sums = (values * weights).sum(-1)
-    return sums[:3].T, sums[3:].T
-
-
-def _trilinear(volume: Float[Tensor, "C R R R"], points: Float[Tensor, "P S 3"]) -> Float[Tensor, "C P S"]:
-    sampled = functional.grid_sample(
-        volume[None], points[None, None], mode="bilinear", padding_mode="border", align_corners=True
-    )
-    return sampled[0, :, 0]
-
-
-class _SampleDensity(torch.autograd.Function):
-    """`reference_density` by kernel; gradients flow to the logits alone."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, chords: Chords, scale: float, sharpness: float) -> Tensor:
-        density = torch.empty(chords.near.shape[0], chords.samples, device=logits.device)
-        resolution = logits.shape[0]
-        runtime.launch(
-            kernels.sample_density_kernel,
-            chords.near.shape[0],
-            [
-                logits.detach().contiguous(),
-                runtime.rows(chords.origins),
-                runtime.rows(chords.directions),
-                chords.near,
-                chords.step,
-                resolution,
-                chords.samples,
-                scale,
-                sharpness,
-                density,
-            ],
-        )
-        ctx.save_for_backward(density)
-        ctx.chords, ctx.scale, ctx.sharpness, ctx.resolution = chords, scale, sharpness, resolution
-        return density
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
-        (density,) = ctx.saved_tensors
-        chords: Chords = ctx.chords
-        logits_gradient = torch.zeros((ctx.resolution,) * 3, device=density.device)
-        runtime.launch(
-            kernels.sample_density_backward_kernel,
-            chords.near.shape[0],
-            [
-                runtime.rows(chords.origins),
-                runtime.rows(chords.directions),
-                chords.near,
-                chords.step,
-                ctx.resolution,
-                chords.samples,
-                ctx.scale,
-                ctx.sharpness,
-                density,
-                gradient.contiguous(),
-                logits_gradient,
-            ],
-        )
-        return logits_gradient, None, None, None
-
-
-class _Accumulate(torch.autograd.Function):
-    """`reference_accumulate` by kernel; gradients flow to normals, colors and weights."""
-
-    @staticmethod
-    def forward(ctx, normals: Tensor, colors: Tensor, weights: Tensor, chords: Chords) -> tuple[Tensor, Tensor]:
-        normals, colors, weights = normals.detach().contiguous(), colors.detach().contiguous(), weights.contiguous()
-        normal = torch.empty(weights.shape[0], 3, device=weights.device)
-        color = torch.empty_like(normal)
-        runtime.launch(
-            kernels.accumulate_kernel,
-            weights.shape[0],
-            [*_accumulate_inputs(normals, colors, weights, chords), runtime.rows(normal), runtime.rows(color)],
-        )
-        ctx.save_for_backward(normals, colors, weights)
-        ctx.chords = chords
-        return normal, color
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, normal_gradient: Tensor, color_gradient: Tensor):
-        normals, colors, weights = ctx.saved_tensors
-        of_normals, of_colors, of_weights = (torch.zeros_like(each) for each in (normals, colors, weights))
-        runtime.launch(
-            kernels.accumulate_backward_kernel,
-            weights.shape[0],
-            [
-                *_accumulate_inputs(normals, colors, weights, ctx.chords),
-                runtime.rows(normal_gradient.contiguous()),
-                runtime.rows(color_gradient.contiguous()),
-                runtime.rows(of_normals),
-                runtime.rows(of_colors),
-                of_weights,
-            ],
-        )
-        return of_normals, of_colors, of_weights, None
-
-
-def _accumulate_inputs(normals: Tensor, colors: Tensor, weights: Tensor, chords: Chords) -> list:
-    return [
-        runtime.rows(normals),
-        runtime.rows(colors),
-        weights,
-        runtime.rows(chords.origins),
-        runtime.rows(chords.directions),
-        chords.near,
-        chords.step,
-        normals.shape[0],
-        chords.samples,
-        NEGLIGIBLE,
-    ]
+def shade_volume(
+    color: Float[Tensor, "N H W 3"],
+    normal: Float[Tensor, "N H W 3"],
+    alpha: Float[Tensor, "N H W 1"],
+    cameras: CameraPositions,
+    light: Light | None,
+    shading: Shading,
+) -> Float[Tensor, "N H W 3"]:
+    """Premultiplied color from visibility-weighted sums of color and (unnormalized) normal; as `render_mesh` shades."""
+    if shading == "albedo":
+        return color
+    normal = functional.normalize(normal, dim=-1, eps=1e-6)
+    if shading == "normal":
+        return (0.5 * normal + 0.5) * alpha
+    light = headlight(cameras) if light is None else light
+    cosine = torch.einsum("nhwc,nc->nhw", normal, light.direction).clamp_min(0.0)
+    ambient = light.ambient[:, None, None]
+    factor = (ambient + (1.0 - ambient) * cosine)[..., None]
+    return color * factor if shading == "lit" else (factor * alpha).expand(-1, -1, -1, 3)

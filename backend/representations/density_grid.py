@@ -15,11 +15,12 @@ import torch.nn.functional as functional
 from jaxtyping import Float
 from torch import Tensor
 
-from backend.rendering.lighting import CameraPositions, Light, Shading, headlight
+from backend.rendering.lighting import CameraPositions, Light, Shading
 from backend.rendering.render import Rendered
-from backend.rendering.volume import Chords, VolumeImage, render_volume, unit_sphere_chords
+from backend.rendering.volume import Chords, VolumeImage, render_volume, shade_volume, unit_sphere_chords
 from backend.representations.convert import adaptive_surface
 from backend.representations.mesh_data import MeshData
+from backend.representations.surface_level import SampledField
 from protocol.settings import GridStage
 
 START_RADIUS = 0.5
@@ -80,7 +81,7 @@ class DensityGrid:
         alpha = image.opacity.view(*shape, 1)
         if torch.is_grad_enabled():
             self._opacity = alpha
-        rgb = _shade(image.color.view(*shape, 3), image.normal.view(*shape, 3), alpha, cameras, light, shading)
+        rgb = shade_volume(image.color.view(*shape, 3), image.normal.view(*shape, 3), alpha, cameras, light, shading)
         with torch.no_grad():
             axis = functional.normalize(-cameras.position(), dim=-1)
             along = (image.distance / image.opacity).view(shape) * torch.einsum("nhwc,nc->nhw", directions, axis)
@@ -137,6 +138,13 @@ class DensityGrid:
             sharpness=self.sharpness,
         )
 
+    def sampled(self) -> SampledField:
+        """The field at its vertices as it is now, for those who look for its surface."""
+        colors = torch.sigmoid(self.color_logits).detach()
+        return SampledField(
+            self.density_logits.detach(), colors, DENSITY_SCALE, self.sharpness, self.settings.samples_per_ray
+        )
+
     def color_at(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
         """Colors of the field itself at points of the cube."""
         colors = torch.sigmoid(self.color_logits).movedim(-1, 0)[None]
@@ -154,22 +162,6 @@ class DensityGrid:
         along_y = padded[1:-1, :-2, 1:-1] - padded[1:-1, 2:, 1:-1]
         along_z = padded[:-2, 1:-1, 1:-1] - padded[2:, 1:-1, 1:-1]
         return torch.stack([along_x, along_y, along_z], dim=-1)
-
-
-def _shade(
-    color: Tensor, normal: Tensor, alpha: Tensor, cameras: RayCameras, light: Light | None, shading: Shading
-) -> Tensor:
-    """Premultiplied color [N, H, W, 3] from visibility-weighted sums of color and (unnormalized) normal."""
-    if shading == "albedo":
-        return color
-    normal = functional.normalize(normal, dim=-1, eps=1e-6)
-    if shading == "normal":
-        return (0.5 * normal + 0.5) * alpha
-    light = headlight(cameras) if light is None else light
-    cosine = torch.einsum("nhwc,nc->nhw", normal, light.direction).clamp_min(0.0)
-    ambient = light.ambient[:, None, None]
-    factor = (ambient + (1.0 - ambient) * cosine)[..., None]
-    return color * factor if shading == "lit" else (factor * alpha).expand(-1, -1, -1, 3)
 
 
 def _total_variation(volume: Tensor) -> Tensor:

@@ -6,5 +6,16 @@ from backend.rendering.kernels.interpolation import interpolate
 from backend.rendering.kernels.normals import vertex_normals
 from backend.rendering.kernels.shading import shade
 from backend.rendering.kernels.visibility import rasterize
+from backend.rendering.kernels.volume import accumulate, occupied_samples, sample_density
 
-__all__ = ["antialias", "encode_hash_grid", "interpolate", "rasterize", "shade", "vertex_normals"]
+__all__ = [
+    "accumulate",
+    "antialias",
+    "encode_hash_grid",
+    "interpolate",
+    "occupied_samples",
+    "rasterize",
+    "sample_density",
+    "shade",
+    "vertex_normals",
+]

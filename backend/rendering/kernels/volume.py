@@ -1,4 +1,4 @@
-"""Warp kernels that sample a grid over [-1, 1]^3 along rays; the plain-torch twins are in `backend.rendering.volume`.
+"""Warp kernels that sample a grid over [-1, 1]^3 along rays; the twin is `backend.rendering.reference.volume`.
 
 One thread walks one ray, sample after sample, so that neighboring reads share cache lines. Grids are indexed [z, y, x]
 and flattened; points are clamped to the cube, where the field is continued as a constant.
@@ -6,9 +6,13 @@ and flattened; points are clamped to the cube, where the field is continued as a
 
 from __future__ import annotations
 
+import torch
 import warp as wp
+from torch import Tensor
 
-from backend.rendering.kernels.runtime import kernel_module
+from backend.rendering import constants
+from backend.rendering.chords import Chords
+from backend.rendering.kernels.runtime import kernel_module, launch, rows
 
 module = kernel_module("volume", strict=False)
 
@@ -232,3 +236,163 @@ def accumulate_backward_kernel(
             )
             scatter(normals_gradient, i, row, plane, fx, fy, fz, weight * of_normal)
             scatter(colors_gradient, i, row, plane, fx, fy, fz, weight * of_color)
+
+
+@wp.kernel(module=module)
+def occupied_samples_kernel(
+    origins: wp.array(dtype=wp.vec3),
+    directions: wp.array(dtype=wp.vec3),
+    near: wp.array(dtype=float),
+    step: wp.array(dtype=float),
+    bits: wp.array(dtype=int),
+    resolution: int,
+    samples: int,
+    occupied: wp.array(dtype=wp.uint8),
+):
+    ray = wp.tid()
+    half = 0.5 * float(resolution)
+    for s in range(samples):
+        found = wp.uint8(0)
+        if step[ray] > 0.0:
+            point = origins[ray] + directions[ray] * (near[ray] + (float(s) + 0.5) * step[ray])
+            x = wp.clamp(int((point[0] + 1.0) * half), 0, resolution - 1)
+            y = wp.clamp(int((point[1] + 1.0) * half), 0, resolution - 1)
+            z = wp.clamp(int((point[2] + 1.0) * half), 0, resolution - 1)
+            cell = (z * resolution + y) * resolution + x
+            found = wp.uint8((bits[cell >> 5] >> (cell & 31)) & 1)
+        occupied[ray * samples + s] = found
+
+
+class _SampleDensity(torch.autograd.Function):
+    """Gradients flow to the logits alone."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, chords: Chords, scale: float, sharpness: float) -> Tensor:
+        density = torch.empty(chords.near.shape[0], chords.samples, device=logits.device)
+        resolution = logits.shape[0]
+        launch(
+            sample_density_kernel,
+            chords.near.shape[0],
+            [
+                logits.detach().contiguous(),
+                rows(chords.origins),
+                rows(chords.directions),
+                chords.near,
+                chords.step,
+                resolution,
+                chords.samples,
+                scale,
+                sharpness,
+                density,
+            ],
+        )
+        ctx.save_for_backward(density)
+        ctx.chords, ctx.scale, ctx.sharpness, ctx.resolution = chords, scale, sharpness, resolution
+        return density
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (density,) = ctx.saved_tensors
+        chords: Chords = ctx.chords
+        logits_gradient = torch.zeros((ctx.resolution,) * 3, device=density.device)
+        launch(
+            sample_density_backward_kernel,
+            chords.near.shape[0],
+            [
+                rows(chords.origins),
+                rows(chords.directions),
+                chords.near,
+                chords.step,
+                ctx.resolution,
+                chords.samples,
+                ctx.scale,
+                ctx.sharpness,
+                density,
+                gradient.contiguous(),
+                logits_gradient,
+            ],
+        )
+        return logits_gradient, None, None, None
+
+
+class _Accumulate(torch.autograd.Function):
+    """Gradients flow to normals, colors and weights."""
+
+    @staticmethod
+    def forward(ctx, normals: Tensor, colors: Tensor, weights: Tensor, chords: Chords) -> tuple[Tensor, Tensor]:
+        normals, colors, weights = normals.detach().contiguous(), colors.detach().contiguous(), weights.contiguous()
+        normal = torch.empty(weights.shape[0], 3, device=weights.device)
+        color = torch.empty_like(normal)
+        launch(
+            accumulate_kernel,
+            weights.shape[0],
+            [*_accumulate_inputs(normals, colors, weights, chords), rows(normal), rows(color)],
+        )
+        ctx.save_for_backward(normals, colors, weights)
+        ctx.chords = chords
+        return normal, color
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, normal_gradient: Tensor, color_gradient: Tensor):
+        normals, colors, weights = ctx.saved_tensors
+        of_normals, of_colors, of_weights = (torch.zeros_like(each) for each in (normals, colors, weights))
+        launch(
+            accumulate_backward_kernel,
+            weights.shape[0],
+            [
+                *_accumulate_inputs(normals, colors, weights, ctx.chords),
+                rows(normal_gradient.contiguous()),
+                rows(color_gradient.contiguous()),
+                rows(of_normals),
+                rows(of_colors),
+                of_weights,
+            ],
+        )
+        return of_normals, of_colors, of_weights, None
+
+
+def _accumulate_inputs(normals: Tensor, colors: Tensor, weights: Tensor, chords: Chords) -> list:
+    return [
+        rows(normals),
+        rows(colors),
+        weights,
+        rows(chords.origins),
+        rows(chords.directions),
+        chords.near,
+        chords.step,
+        normals.shape[0],
+        chords.samples,
+        constants.NEGLIGIBLE_WEIGHT,
+    ]
+
+
+def sample_density(logits: Tensor, chords: Chords, scale: float, sharpness: float) -> Tensor:
+    """`[P, S]` densities at the samples; see `backend.rendering.volume.render_volume`."""
+    return _SampleDensity.apply(logits, chords, scale, sharpness)
+
+
+def accumulate(normals: Tensor, colors: Tensor, weights: Tensor, chords: Chords) -> tuple[Tensor, Tensor]:
+    """`[P, 3]` sums of normals and of colors at the samples, weighted by `weights` [P, S]."""
+    return _Accumulate.apply(normals, colors, weights, chords)
+
+
+def occupied_samples(chords: Chords, bits: Tensor, resolution: int) -> Tensor:
+    """`[P, S]` bool; see `backend.rendering.volume.occupied_samples`."""
+    occupied = torch.empty(len(chords), chords.samples, dtype=torch.bool, device=bits.device)
+    launch(
+        occupied_samples_kernel,
+        len(chords),
+        [
+            rows(chords.origins),
+            rows(chords.directions),
+            chords.near,
+            chords.step,
+            bits,
+            resolution,
+            chords.samples,
+            occupied.view(torch.uint8),
+        ],
+    )
+    return occupied

@@ -10,5 +10,16 @@ from backend.rendering.reference.interpolation import interpolate
 from backend.rendering.reference.normals import vertex_normals
 from backend.rendering.reference.shading import shade
 from backend.rendering.reference.visibility import rasterize
+from backend.rendering.reference.volume import accumulate, occupied_samples, sample_density
 
-__all__ = ["antialias", "encode_hash_grid", "interpolate", "rasterize", "shade", "vertex_normals"]
+__all__ = [
+    "accumulate",
+    "antialias",
+    "encode_hash_grid",
+    "interpolate",
+    "occupied_samples",
+    "rasterize",
+    "sample_density",
+    "shade",
+    "vertex_normals",
+]
