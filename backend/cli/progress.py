@@ -20,7 +20,12 @@ from backend.optimize.events import Event, Loading, StageStarted, StepDone, Warn
 LINE_EVERY_SECONDS = 5.0
 """How often the plain display says where the job stands."""
 
-_STAGE_NAMES = {"grid": "shaping a density grid", "mesh": "refining the mesh"}
+_STAGE_NAMES = {
+    "grid": "shaping a density grid",
+    "field": "shaping a radiance field",
+    "tetrahedra": "shaping a tetrahedral grid",
+    "mesh": "refining the mesh",
+}
 
 
 class Progress(Protocol):

@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _THUMBS = 8
 
 _NUMBERS_FIRST = ("loss", "gradient", "norm")
-_STAGE_TITLES = {"grid": "density grid", "mesh": "mesh"}
+_STAGE_TITLES = {"grid": "density grid", "field": "radiance field", "tetrahedra": "tetrahedral grid", "mesh": "mesh"}
 _TIMING_TITLES = {
     "libraries": "loading libraries",
     "prior": "loading the prior",

@@ -24,7 +24,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """Stage `index` of `count` begins; `kind` is "grid" or "mesh"."""
+    """Stage `index` of `count` begins; `kind` is the tag of its settings: "grid", "field", "tetrahedra" or "mesh"."""
 
     index: int
     count: int

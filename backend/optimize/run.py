@@ -34,7 +34,7 @@ from backend.optimize.step import StepRecord, distill_step
 from backend.priors.prior import Prior
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import start_shape
-from protocol.settings import GridStage, JobSettings
+from protocol.settings import JobSettings
 
 
 def run_job(
@@ -77,7 +77,7 @@ def run_job(
             checkpoint = None
         else:
             running, within = begin_stage(stage, mesh, device), 0
-        yield StageStarted(index, len(settings.stages), "grid" if isinstance(stage, GridStage) else "mesh", stage.steps)
+        yield StageStarted(index, len(settings.stages), stage.__struct_config__.tag, stage.steps)
 
         while within < stage.steps:
             control.wait_while_paused()

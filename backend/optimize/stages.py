@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.representations.convert import grid_to_mesh
+from backend.representations.convert import grid_to_mesh, tetrahedra_to_mesh
 from backend.representations.density_grid import DensityGrid
 from backend.representations.large_steps import AdamUniform
 from backend.representations.mesh_data import MeshData
 from backend.representations.repair import make_sound
+from backend.representations.representation import Representation
+from backend.representations.tetrahedral_grid import TetrahedralGrid
 from backend.representations.triangle_mesh import TriangleMesh
-from protocol.settings import GridStage, MeshStage, Stage, value_at
+from protocol.settings import GridStage, MeshStage, Stage, TetrahedraStage, value_at
 
 
 @dataclass
@@ -22,7 +24,7 @@ class RunningStage:
     """A stage under way."""
 
     stage: Stage
-    representation: DensityGrid | TriangleMesh
+    representation: Representation
     optimizers: list[torch.optim.Optimizer]
 
     def set_schedules(self, progress: float, strength: float = 0.5) -> None:
@@ -51,14 +53,23 @@ class RunningStage:
         """The mesh that the stage hands on."""
         if isinstance(self.representation, DensityGrid):
             return grid_to_mesh(self.representation, self.stage.target_vertices)
+        if isinstance(self.representation, TetrahedralGrid):
+            return tetrahedra_to_mesh(self.representation, self.stage.target_vertices)
         mesh = self.representation.to_mesh()
         return mesh if self.representation.locked else make_sound(mesh)
 
 
 def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> RunningStage:
-    """A stage at its first step. A grid begins as a ball of fog and takes no mesh; a mesh stage needs one."""
+    """A stage at its first step.
+
+    A grid begins as a ball of fog and takes no mesh; tetrahedra begin with the mesh if there is one, else as a sphere; a
+    mesh stage needs one.
+    """
+    representation: Representation
     if isinstance(stage, GridStage):
         representation = DensityGrid(stage, device)
+    elif isinstance(stage, TetrahedraStage):
+        representation = TetrahedralGrid(stage, device, mesh)
     elif mesh is not None:
         representation = TriangleMesh(mesh, stage, device)
     else:
@@ -68,8 +79,11 @@ def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> Ru
 
 def restore_stage(stage: Stage, state: dict[str, Tensor], optimizers: list[dict], device: torch.device) -> RunningStage:
     """A stage exactly as it was when `state_dict()` of its representation and optimizers were taken."""
+    representation: Representation
     if isinstance(stage, GridStage):
         representation = DensityGrid(stage, device)
+    elif isinstance(stage, TetrahedraStage):
+        representation = TetrahedralGrid(stage, device)
     else:
         representation = TriangleMesh(MeshData(state["start"].numpy(), state["faces"].numpy()), stage, device)
     representation.load_state_dict(state)
@@ -79,7 +93,7 @@ def restore_stage(stage: Stage, state: dict[str, Tensor], optimizers: list[dict]
     return running
 
 
-def make_optimizers(representation: DensityGrid | TriangleMesh) -> list[torch.optim.Optimizer]:
+def make_optimizers(representation: Representation) -> list[torch.optim.Optimizer]:
     """Fresh optimizers; vertex positions need AdamUniform, everything else takes Adam."""
     groups = representation.parameter_groups()
     uniform = [group for group in groups if group["name"] == "positions"]
@@ -91,4 +105,6 @@ def make_optimizers(representation: DensityGrid | TriangleMesh) -> list[torch.op
 def _rates(stage: Stage) -> dict[str, object]:
     if isinstance(stage, GridStage):
         return {"density": stage.learning_rate, "colors": stage.learning_rate}
+    if isinstance(stage, TetrahedraStage):
+        return {"distances": stage.distance_rate, "offsets": stage.distance_rate, "colors": stage.color_rate}
     return {"positions": stage.position_rate, "colors": stage.color_rate}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from backend.errors import InputError
 from backend.recipes.load import load_recipe, shortened
 from protocol.messages import JobRequest
-from protocol.settings import GridStage, JobSettings, MeshStage, Stage
+from protocol.settings import FieldStage, GridStage, JobSettings, MeshStage, Stage, TetrahedraStage
+
+SHAPING = (GridStage, FieldStage, TetrahedraStage)
+"""Stages that need no mesh to begin with and make a topology of their own."""
 
 
 def keeping_topology(recipe: str) -> tuple[Stage, ...]:
@@ -15,7 +18,7 @@ def keeping_topology(recipe: str) -> tuple[Stage, ...]:
     """
     stages = load_recipe(recipe).stages
     for stage in stages:
-        if isinstance(stage, GridStage) or (isinstance(stage, MeshStage) and stage.remesh_every):
+        if isinstance(stage, SHAPING) or (isinstance(stage, MeshStage) and stage.remesh_every):
             raise InputError(f"The recipe {recipe} makes a topology of its own; refining keeps the mesh's topology.")
     return stages
 
@@ -24,7 +27,7 @@ def settings_for(request: JobRequest) -> JobSettings:
     """What the job of a request will be, complete. Raises InputError for a recipe or a number of steps that does not fit."""
     recipe = request.recipe or request.command
     stages = keeping_topology(recipe) if request.command == "refine" else load_recipe(recipe).stages
-    if request.command == "generate" and not isinstance(stages[0], GridStage):
+    if request.command == "generate" and not isinstance(stages[0], SHAPING):
         raise InputError(f"The recipe {recipe} needs a mesh to begin with; choose another to generate from words alone.")
     if request.steps is not None:
         stages = shortened(stages, request.steps)

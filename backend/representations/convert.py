@@ -1,59 +1,62 @@
-"""From a density grid to a triangle mesh: a quick surface for previews, and a clean one to go on with.
+"""From one representation to another, keeping shape and color: every way leads through a clean triangle mesh.
 
-The level at which the surface is cut is not a constant: a ray meets the surface of level l exactly if the largest
-interpolated logit along it is at least l, so one pass over a few views tells for *every* level how well its silhouettes
-agree with the opacity that the grid renders. Parts that the opacity shows and the chosen level would still miss (a thin
-handle, faint as yet) are lifted above it where they are.
+Clean means watertight, manifold and oriented outward, without dust and inner cavities, with about as many vertices as
+asked for. All of it is deterministic and changes nothing of what it is given.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy import ndimage
-from skimage.measure import euler_number
+from scipy.spatial import cKDTree
+from torch import Tensor
 
-from backend.rendering.volume import Chords, peak_along, unit_sphere_chords
-from backend.representations.soundness import drop_dust
+from backend.rendering.volume import Chords, visibility_weights
+from backend.representations.closest_point import transfer_attributes
 from backend.representations.isosurface import extract_isosurface
 from backend.representations.mesh_data import MeshData
 from backend.representations.remesh import remesh_isotropic
+from backend.representations.repair import make_sound
+from backend.representations.soundness import drop_dust
+from backend.representations.surface_level import (
+    FACE_AXES,
+    LOGIT_RANGE,
+    SampledField,
+    closed_field,
+    lift_missed_parts,
+    observe,
+    scored_levels,
+    surface_level,
+)
 
 if TYPE_CHECKING:
     from backend.representations.density_grid import DensityGrid
+    from backend.representations.tetrahedral_grid import TetrahedralGrid
 
-RECALL = 1.1
-"""beta of the F score between silhouettes and opacity: above 1 prefers keeping parts over staying slim."""
-
-SIMPLER = 0.015
-"""A level may score this much less than the best one if its surface has fewer pieces and holes."""
-
-VISIBLE = 0.4
-"""Rendered opacity from which a pixel is clearly part of the object."""
-
-LOGIT_RANGE = 6.0
-"""Logits are clipped to this distance from the level before the cubic upsampling, which would ring at larger jumps."""
+with warnings.catch_warnings():  # its package imports scipy.ndimage.filters, a name that scipy deprecates
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import gpytoolbox
 
 SKIN_VOXELS = 1.5
 """Colors are composited from this many voxels outside the surface to as many inside."""
 
-Axes = list[tuple[int, int, int]]
-CUBE_AXES: Axes = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) > (0, 0, 0)]
-"""Through the faces, edges and corners of a cube: 13 of them."""
+SKIN_SAMPLES = 16
 
-FACE_AXES: Axes = [axis for axis in CUBE_AXES if sum(map(abs, axis)) == 1]
+FIELD_SCALE = 10.0
+"""Density at which a logit of a sampled field is log(e - 1): as a density grid has it."""
 
+EMPTIEST_LOGIT = -12.0
 
-@dataclass(frozen=True)
-class Silhouettes:
-    """What V orthographic views of S x S rays see: opacity [V, S, S], peak logit [V, S, S], where it is [V, S, S, 3]."""
+POINTS_AT_ONCE = 2**17
 
-    opacity: np.ndarray
-    peak: np.ndarray
-    where: np.ndarray
+Look = Callable[[Chords], tuple[Tensor, Tensor]]
+"""Opacity [P] and premultiplied color [P, 3] along chords."""
 
 
 def adaptive_surface(grid: DensityGrid) -> MeshData:
@@ -62,148 +65,146 @@ def adaptive_surface(grid: DensityGrid) -> MeshData:
     Never empty: the level follows the opacity, however faint. Uses no random number and changes nothing. Three views
     must do, and the first level that agrees with them: who watches live pays for each of these from the loop's time.
     """
-    logits = _logits(grid)
-    levels, score = scored_levels(observe(grid, logits, size=24, axes=FACE_AXES))
-    level = float(levels[int(np.argmax(score))])
-    positions, faces = _isosurface(_closed_field(logits, level))
-    return MeshData(positions, faces, surface_colors(grid, positions, faces))
+    field = grid.sampled()
+    logits = field.logits.cpu().numpy()
+    levels, score = scored_levels(observe(field, size=24, axes=FACE_AXES))
+    positions, faces = _isosurface(closed_field(logits, float(levels[int(np.argmax(score))])))
+    return MeshData(positions, faces, _grid_colors(grid, field, positions, faces))
 
 
 def grid_to_mesh(grid: DensityGrid, target_vertices: int) -> MeshData:
     """A clean mesh of `grid` with about `target_vertices` [V, 3], colored, fitting the unit sphere.
 
-    Watertight, manifold and oriented outward; dust and inner cavities are gone, clearly visible parts are kept.
-    Deterministic; the grid is not changed.
+    Clearly visible parts are kept, faint as they may be.
     """
-    logits = _logits(grid)
-    seen = observe(grid, logits, size=48)
-    level = surface_level(logits, seen)
-    logits = lift_missed_parts(grid, logits, level, seen)
-    field = _closed_field(_upsample(np.clip(logits - level, -LOGIT_RANGE, LOGIT_RANGE)), 0.0)
+    field = grid.sampled()
+    logits = _logits_from_level(field)
+    positions, faces = _clean_surface(_upsample(np.clip(logits, -LOGIT_RANGE, LOGIT_RANGE)), target_vertices)
+    return MeshData(positions, faces, _grid_colors(grid, field, positions, faces))
+
+
+def tetrahedra_to_mesh(grid: TetrahedralGrid, target_vertices: int) -> MeshData:
+    """A clean mesh of the grid's surface with about `target_vertices`: no thin triangles, colors carried over.
+
+    A grid whose only surface is dust or a cavity keeps its largest piece.
+    """
+    rough = grid.to_mesh()
+    kept, faces = drop_dust(rough.positions, rough.faces)
+    positions, faces = remesh_isotropic(rough.positions[kept], faces, target_vertices)
+    return make_sound(MeshData(positions, faces, transfer_attributes(positions, rough.positions, rough.faces, rough.colors)))
+
+
+def mesh_to_distances(points: np.ndarray, mesh: MeshData, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distances [N] (negative inside) and colors [N, 3] at `points` [N, 3], float32, for a tetrahedral grid.
+
+    Inside is where the generalized winding number exceeds one half (Jacobson et al. 2013), so small holes and overlaps
+    do no harm. Colors within `near` of the surface are those of the closest point on it, further off those of the
+    nearest vertex; gray if the mesh has none. Parts thinner than the points' spacing may be lost.
+    """
+    arrays = points.astype(np.float64), mesh.positions.astype(np.float64), mesh.faces.astype(np.int32)
+    distance = np.sqrt(gpytoolbox.squared_distance(*arrays, use_cpp=True)[0])
+    winding = gpytoolbox.fast_winding_number(*arrays)
+    signed = np.where(winding > 0.5, -distance, distance).astype(np.float32)
+    if mesh.colors is None:
+        return signed, np.full((len(points), 3), 0.5, dtype=np.float32)
+    colors = mesh.colors[cKDTree(mesh.positions).query(points)[1]]
+    close = distance < near
+    colors[close] = transfer_attributes(points[close], mesh.positions, mesh.faces, mesh.colors)
+    return signed, colors.astype(np.float32)
+
+
+def field_to_mesh(
+    density_at: Callable[[Float[Tensor, "P 3"]], Float[Tensor, "P"]],
+    color_at: Callable[[Float[Tensor, "P 3"]], Float[Tensor, "P 3"]],
+    target_vertices: int,
+    resolution: int = 64,
+    device: torch.device | str = "cpu",
+) -> MeshData:
+    """A clean mesh of any radiance field inside the unit sphere, with about `target_vertices`, colored.
+
+    Density (per unit length) and color in [0, 1] are asked for at points [P, 3] on `device`, without gradients; density at
+    the `resolution`^3 vertices of a grid over [-1, 1]^3, color at the surface. The surface is cut where its silhouettes
+    agree best with the opacity that the density renders, so it does not matter how dense "dense" is. A field without
+    any density becomes the ball around it.
+    """
+    field = _sample_field(density_at, resolution, device)
+    logits = _logits_from_level(field)
+    positions, faces = _clean_surface(np.clip(logits, -LOGIT_RANGE, LOGIT_RANGE), target_vertices)
+
+    def look(chords: Chords) -> tuple[Tensor, Tensor]:
+        points = chords.points()
+        flat = points.reshape(-1, 3)
+        weights = visibility_weights(density_at(flat).view(points.shape[:2]), chords)
+        return weights.sum(1), torch.einsum("ps,psc->pc", weights, color_at(flat).view(points.shape))
+
+    return MeshData(positions, faces, _colors_seen(positions, faces, _voxel(logits), look, color_at, device))
+
+
+def _sample_field(density_at: Callable[[Tensor], Tensor], resolution: int, device: torch.device | str) -> SampledField:
+    axis = torch.linspace(-1.0, 1.0, resolution, device=device)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).reshape(-1, 3)
+    with torch.no_grad():
+        density = torch.cat([density_at(part).float() for part in points.split(POINTS_AT_ONCE)])
+    activated = (density / FIELD_SCALE).clamp_min(0.0)
+    # The inverse of softplus, which is the identity for large values.
+    logits = torch.where(activated > 20.0, activated, torch.log(torch.expm1(activated.clamp_max(20.0)))).clamp_min(EMPTIEST_LOGIT)
+    logits = logits.view(resolution, resolution, resolution)
+    colorless = torch.zeros(*logits.shape, 3, device=device)
+    return SampledField(logits, colorless, FIELD_SCALE, sharpness=1.0, samples=2 * resolution)
+
+
+def _logits_from_level(field: SampledField) -> np.ndarray:
+    """Logits [R, R, R], 0 at the surface, clearly visible parts included."""
+    seen = observe(field, size=48)
+    level = surface_level(field.logits.cpu().numpy(), seen)
+    return lift_missed_parts(field, level, seen) - level
+
+
+def _clean_surface(logits: np.ndarray, target_vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and faces of {logits > 0} inside the unit sphere, filled and without dust."""
+    field = closed_field(logits, 0.0)
     field = np.where(ndimage.binary_fill_holes(field > 0.0), np.maximum(field, 1e-3), field)
     positions, faces = _isosurface(field)
     kept, faces = drop_dust(positions, faces)
-    positions, faces = remesh_isotropic(positions[kept], faces, target_vertices)
-    return MeshData(positions, faces, surface_colors(grid, positions, faces))
+    return remesh_isotropic(positions[kept], faces, target_vertices)
 
 
-def observe(grid: DensityGrid, logits: np.ndarray, size: int, axes: Axes = CUBE_AXES) -> Silhouettes:
-    """Look at the grid along `axes`; opposite views have equal silhouettes."""
-    chords = _orthographic_chords(size, grid.settings.samples_per_ray, grid.density_logits.device, axes)
-    peak, where = peak_along(torch.as_tensor(logits, device=grid.density_logits.device), chords)
-    with torch.no_grad():
-        opacity = grid.composite(chords).opacity
-    shape = (-1, size, size)
-    return Silhouettes(
-        opacity.view(shape).cpu().numpy(), peak.view(shape).cpu().numpy(), where.view(*shape, 3).cpu().numpy()
-    )
-
-
-def surface_level(logits: np.ndarray, seen: Silhouettes) -> float:
-    """The level whose silhouettes agree best with the opacity, by F score; nearly as good and simpler wins."""
-    levels, score = scored_levels(seen)
-    best = int(np.argmax(score))
-    good = np.flatnonzero(score >= score[best] - SIMPLER)
-    # The best level first, then by score: it stays unless another one is strictly simpler.
-    candidates = [best, *sorted(good[np.linspace(0, len(good) - 1, min(len(good), 7)).astype(int)], key=lambda k: -score[k])]
-    candidate_levels = [float(levels[k]) for k in candidates]
-    return candidate_levels[int(np.argmin([_complexity(logits, level) for level in candidate_levels]))]
-
-
-def scored_levels(seen: Silhouettes) -> tuple[np.ndarray, np.ndarray]:
-    """Every level that tells rays apart, from the highest, and the F score of its silhouettes against the opacity.
-
-    All scores come from one sort of the peaks: the rays with the k largest peaks are those that meet the surface of the
-    k-th peak's level.
-    """
-    strongest = float(seen.opacity.max())
-    if strongest < 1e-6:  # nothing shows at float32's precision: whatever density there is, is near its maximum
-        return np.array([float(seen.peak.max()) - 1.0]), np.ones(1)
-    order = np.argsort(-seen.peak.reshape(-1), kind="stable")
-    peak = seen.peak.reshape(-1)[order].astype(np.float64)
-    opacity = seen.opacity.reshape(-1)[order].astype(np.float64) / strongest
-    covered = np.cumsum(opacity)
-    excess = np.cumsum(1.0 - opacity)
-    missed = covered[-1] - covered
-    weight = RECALL**2
-    score = (1.0 + weight) * covered / ((1.0 + weight) * covered + weight * missed + excess)
-    return peak - 1e-3, score
-
-
-def lift_missed_parts(grid: DensityGrid, logits: np.ndarray, level: float, seen: Silhouettes) -> np.ndarray:
-    """Raise `logits`, of which `seen` is the view, where the opacity clearly shows what the surface of `level` does not.
-
-    A ray counts as missed if it and its surroundings of two pixels stay below the level: the soft rim of a kept part is
-    not a missed part. At most four rounds; what cannot be reached stays as it is.
-    """
-    resolution, size = logits.shape[0], seen.opacity.shape[1]
-    reached = np.ones((1, 5, 5), dtype=bool)
-    for _ in range(4):
-        covered = ndimage.binary_dilation(seen.peak >= level, structure=reached)
-        missed = (seen.opacity > VISIBLE) & ~covered
-        if not missed.any():
-            break
-        # The margin leaves it above the level after blurring.
-        needed = level - seen.peak[missed] + 1.0
-        index = np.rint((seen.where[missed][:, ::-1] + 1.0) * 0.5 * (resolution - 1)).astype(int)
-        lift = np.zeros_like(logits)
-        np.maximum.at(lift, tuple(index.clip(0, resolution - 1).T), needed)
-        logits = logits + ndimage.gaussian_filter(ndimage.maximum_filter(lift, size=3), 0.6)
-        seen = observe(grid, logits, size)
-    return logits
-
-
-def surface_colors(grid: DensityGrid, positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _colors_seen(
+    positions: np.ndarray,
+    faces: np.ndarray,
+    voxel: float,
+    look: Look,
+    color_at: Callable[[Tensor], Tensor],
+    device: torch.device | str,
+) -> np.ndarray:
     """Colors [V, 3] that somebody looking straight at each vertex would see: composited through a thin skin."""
-    device = grid.density_logits.device
     normals = _vertex_normals(positions, faces)
-    skin = SKIN_VOXELS * 2.0 / (grid.density_logits.shape[0] - 1)
-    samples = 16
+    skin = SKIN_VOXELS * voxel
     count = positions.shape[0]
     chords = Chords(
         torch.as_tensor(positions + skin * normals, device=device).contiguous(),
         torch.as_tensor(-normals, device=device).contiguous(),
         torch.zeros(count, device=device),
-        torch.full((count,), 2.0 * skin / samples, device=device),
-        samples,
+        torch.full((count,), 2.0 * skin / SKIN_SAMPLES, device=device),
+        SKIN_SAMPLES,
     )
     with torch.no_grad():
-        image = grid.composite(chords)
-        colors = image.color / image.opacity.clamp_min(1e-6)[:, None]
-        inside = grid.color_at(torch.as_tensor(positions, device=device))
-        faint = (image.opacity < 0.02)[:, None]
-        return torch.where(faint, inside, colors).clamp(0.0, 1.0).cpu().numpy()
+        opacity, color = look(chords)
+        inside = color_at(torch.as_tensor(positions, device=device))
+        faint = (opacity < 0.02)[:, None]
+        return torch.where(faint, inside, color / opacity.clamp_min(1e-6)[:, None]).clamp(0.0, 1.0).cpu().numpy()
 
 
-def _logits(grid: DensityGrid) -> np.ndarray:
-    return grid.density_logits.detach().cpu().numpy()
+def _grid_colors(grid: DensityGrid, field: SampledField, positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    def look(chords: Chords) -> tuple[Tensor, Tensor]:
+        image = field.composite(chords)
+        return image.opacity, image.color
+
+    return _colors_seen(positions, faces, _voxel(field.logits), look, grid.color_at, field.logits.device)
 
 
-def _orthographic_chords(size: int, samples: int, device: torch.device, axes: Axes) -> Chords:
-    forward = torch.nn.functional.normalize(torch.tensor(axes, dtype=torch.float32, device=device), dim=1)
-    helper = torch.eye(3, device=device)[forward.abs().argmin(dim=1)]
-    right = torch.nn.functional.normalize(torch.linalg.cross(helper, forward), dim=1)
-    up = torch.linalg.cross(forward, right)
-    offset = (torch.arange(size, device=device) + 0.5) * (2.0 / size) - 1.0
-    plane = offset[None, None, :, None] * right[:, None, None] + offset[None, :, None, None] * up[:, None, None]
-    origins = (plane - 2.0 * forward[:, None, None]).reshape(-1, 3)
-    directions = forward[:, None, None].expand(-1, size, size, 3).reshape(-1, 3)
-    return unit_sphere_chords(origins, directions, samples)
-
-
-def _complexity(logits: np.ndarray, level: float) -> int:
-    """Pieces plus tunnels of {logit > level} inside the unit sphere; diagonal contact connects, cavities do not count."""
-    inside = ndimage.binary_fill_holes(_closed_field(logits, level) > 0.0)
-    pieces = ndimage.label(inside, structure=np.ones((3, 3, 3)))[1]
-    return 2 * pieces - int(euler_number(inside, connectivity=3))
-
-
-def _closed_field(logits: np.ndarray, level: float) -> np.ndarray:
-    """logits - level, cut by the unit sphere so that every surface is closed; padded by one layer outside."""
-    axis = np.linspace(-1.0, 1.0, logits.shape[0], dtype=np.float32)
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
-    cut = (1.0 - radius) * (LOGIT_RANGE * logits.shape[0] / 8.0)
-    return np.minimum(logits - np.float32(level), cut.astype(np.float32))
+def _voxel(logits: np.ndarray | Tensor) -> float:
+    return 2.0 / (logits.shape[0] - 1)
 
 
 def _upsample(logits: np.ndarray) -> np.ndarray:

@@ -53,7 +53,12 @@ PROGRESS_SECONDS = 0.2
 LOCK_SECONDS = 15.0
 """How long to wait for the worker of a service that was killed to let go of the job."""
 
-_STAGES = {"grid": "shaping a density grid", "mesh": "optimizing the mesh"}
+_STAGES = {
+    "grid": "shaping a density grid",
+    "field": "shaping a radiance field",
+    "tetrahedra": "shaping a tetrahedral grid",
+    "mesh": "optimizing the mesh",
+}
 
 log = logging.getLogger(__name__)
 
