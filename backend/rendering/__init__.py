@@ -6,6 +6,7 @@ from backend.rendering.lighting import Light, Shading, headlight, sample_light
 from backend.rendering.operators import interpolate, rasterize, vertex_normals
 from backend.rendering.render import Rendered, render_mesh, to_clip_space
 from backend.rendering.silhouettes import antialias
+from backend.rendering.texturing import highest_safe_level, texture
 
 __all__ = [
     "Fragments",
@@ -16,11 +17,13 @@ __all__ = [
     "antialias",
     "build_topology",
     "headlight",
+    "highest_safe_level",
     "interpolate",
     "rasterize",
     "render_mesh",
     "sample_light",
     "shade",
+    "texture",
     "to_clip_space",
     "vertex_normals",
 ]

@@ -5,6 +5,7 @@ from backend.rendering.kernels.hash_grid import encode_hash_grid
 from backend.rendering.kernels.interpolation import interpolate
 from backend.rendering.kernels.normals import vertex_normals
 from backend.rendering.kernels.shading import shade
+from backend.rendering.kernels.texture import texture
 from backend.rendering.kernels.visibility import rasterize
 from backend.rendering.kernels.volume import accumulate, occupied_samples, sample_density
 
@@ -17,5 +18,6 @@ __all__ = [
     "rasterize",
     "sample_density",
     "shade",
+    "texture",
     "vertex_normals",
 ]

@@ -9,6 +9,7 @@ from backend.rendering.reference.hash_grid import encode_hash_grid
 from backend.rendering.reference.interpolation import interpolate
 from backend.rendering.reference.normals import vertex_normals
 from backend.rendering.reference.shading import shade
+from backend.rendering.reference.texture import texture
 from backend.rendering.reference.visibility import rasterize
 from backend.rendering.reference.volume import accumulate, occupied_samples, sample_density
 
@@ -21,5 +22,6 @@ __all__ = [
     "rasterize",
     "sample_density",
     "shade",
+    "texture",
     "vertex_normals",
 ]
