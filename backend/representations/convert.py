@@ -66,9 +66,7 @@ def adaptive_surface(grid: DensityGrid) -> MeshData:
     must do, and the first level that agrees with them: who watches live pays for each of these from the loop's time.
     """
     field = grid.sampled()
-    logits = field.logits.cpu().numpy()
-    levels, score = scored_levels(observe(field, size=24, axes=FACE_AXES))
-    positions, faces = _isosurface(closed_field(logits, float(levels[int(np.argmax(score))])))
+    positions, faces = _quick_surface(field)
     return MeshData(positions, faces, _grid_colors(grid, field, positions, faces))
 
 
@@ -130,14 +128,24 @@ def field_to_mesh(
     field = _sample_field(density_at, resolution, device)
     logits = _logits_from_level(field)
     positions, faces = _clean_surface(np.clip(logits, -LOGIT_RANGE, LOGIT_RANGE), target_vertices)
+    return MeshData(positions, faces, _field_colors(density_at, color_at, field, positions, faces))
 
-    def look(chords: Chords) -> tuple[Tensor, Tensor]:
-        points = chords.points()
-        flat = points.reshape(-1, 3)
-        weights = visibility_weights(density_at(flat).view(points.shape[:2]), chords)
-        return weights.sum(1), torch.einsum("ps,psc->pc", weights, color_at(flat).view(points.shape))
 
-    return MeshData(positions, faces, _colors_seen(positions, faces, _voxel(logits), look, color_at, device))
+def field_surface(
+    density_at: Callable[[Float[Tensor, "P 3"]], Float[Tensor, "P"]],
+    color_at: Callable[[Float[Tensor, "P 3"]], Float[Tensor, "P 3"]],
+    resolution: int = 32,
+    device: torch.device | str = "cpu",
+) -> MeshData:
+    """The surface of any radiance field as it is, quickly, for previews: `adaptive_surface` of `field_to_mesh`'s field."""
+    field = _sample_field(density_at, resolution, device)
+    positions, faces = _quick_surface(field)
+    return MeshData(positions, faces, _field_colors(density_at, color_at, field, positions, faces))
+
+
+def _quick_surface(field: SampledField) -> tuple[np.ndarray, np.ndarray]:
+    levels, score = scored_levels(observe(field, size=24, axes=FACE_AXES))
+    return _isosurface(closed_field(field.logits.cpu().numpy(), float(levels[int(np.argmax(score))])))
 
 
 def _sample_field(density_at: Callable[[Tensor], Tensor], resolution: int, device: torch.device | str) -> SampledField:
@@ -201,6 +209,22 @@ def _grid_colors(grid: DensityGrid, field: SampledField, positions: np.ndarray, 
         return image.opacity, image.color
 
     return _colors_seen(positions, faces, _voxel(field.logits), look, grid.color_at, field.logits.device)
+
+
+def _field_colors(
+    density_at: Callable[[Tensor], Tensor],
+    color_at: Callable[[Tensor], Tensor],
+    field: SampledField,
+    positions: np.ndarray,
+    faces: np.ndarray,
+) -> np.ndarray:
+    def look(chords: Chords) -> tuple[Tensor, Tensor]:
+        points = chords.points()
+        flat = points.reshape(-1, 3)
+        weights = visibility_weights(density_at(flat).view(points.shape[:2]), chords)
+        return weights.sum(1), torch.einsum("ps,psc->pc", weights, color_at(flat).view(points.shape))
+
+    return _colors_seen(positions, faces, _voxel(field.logits), look, color_at, field.logits.device)
 
 
 def _voxel(logits: np.ndarray | Tensor) -> float:
