@@ -6,19 +6,23 @@ the node tree stay. Morph targets and skins refer to the old shape and are refus
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 
 from backend.cli.own_format import Refined
 from backend.errors import InputError
-
-_FLOAT = 5126
-_INDEX_TYPES = {5121: "u1", 5123: "<u2", 5125: "<u4"}
+from backend.representations.files.gltf_container import (
+    Gltf,
+    accessor_array,
+    data_uri,
+    pack_glb,
+    placements,
+    read_gltf,
+    read_uri,
+    triangles,
+)
 
 
 def rewrite_gltf(source: Path, refined: Refined) -> bytes:
@@ -28,50 +32,47 @@ def rewrite_gltf(source: Path, refined: Refined) -> bytes:
         InputError: it uses what cannot be written back (compression, sparse data, skins, morph targets, one mesh shown
             in several places).
     """
-    content = source.read_bytes()
-    binary = content[:4] == b"glTF"
-    document, buffers = _read_glb(content) if binary else (json.loads(content), [])
-    for buffer in document.get("buffers", [])[len(buffers) :]:
-        buffers.append(_read_uri(buffer["uri"], source.parent))
-    _rewrite_meshes(document, buffers, refined)
-    return _write_glb(document, buffers) if binary else _write_gltf(document, buffers, source.parent)
+    gltf = read_gltf(source)
+    _rewrite_meshes(gltf, refined)
+    return _glb(gltf) if gltf.binary else _gltf(gltf)
 
 
-def _rewrite_meshes(document: dict, buffers: list[bytearray], refined: Refined) -> None:
+def _rewrite_meshes(gltf: Gltf, refined: Refined) -> None:
     placed: dict[int, np.ndarray] = {}
-    for mesh, matrix in _placements(document):
-        if mesh in placed and not np.array_equal(placed[mesh], matrix):
+    for node, matrix in placements(gltf.document):
+        if "skin" in node:
+            raise InputError("The file has a skinned mesh, which refining does not support; apply its pose first.")
+        if node["mesh"] in placed and not np.array_equal(placed[node["mesh"]], matrix):
             raise InputError("The file shows one mesh in several places; make each a mesh of its own to refine them.")
-        placed[mesh] = matrix
+        placed[node["mesh"]] = matrix
     done: set[int] = set()
     for mesh, matrix in placed.items():
-        for primitive in document["meshes"][mesh]["primitives"]:
+        for primitive in gltf.document["meshes"][mesh]["primitives"]:
             if primitive.get("targets"):
                 raise InputError("The file has morph targets, which a refined shape would break; remove them first.")
             if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
                 raise InputError("The file is Draco-compressed; save it without compression to get it back.")
             where = primitive["attributes"]["POSITION"]
-            if where in done:
-                continue
-            done.add(where)
-            _rewrite_primitive(document, buffers, primitive, matrix, refined)
+            if where not in done:
+                done.add(where)
+                _rewrite_primitive(gltf, primitive, matrix, refined)
 
 
-def _rewrite_primitive(
-    document: dict, buffers: list[bytearray], primitive: dict, matrix: np.ndarray, refined: Refined
-) -> None:
-    accessor = document["accessors"][primitive["attributes"]["POSITION"]]
-    positions = _floats(document, buffers, accessor)
+def _rewrite_primitive(gltf: Gltf, primitive: dict, matrix: np.ndarray, refined: Refined) -> None:
+    where = primitive["attributes"]["POSITION"]
+    positions = _floats(gltf, where)
     original = positions.astype(np.float64)
     world = original @ matrix[:3, :3].T + matrix[:3, 3]
     moved = (refined.positions(world) - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
     positions[:] = moved
+    accessor = gltf.document["accessors"][where]
     accessor["min"] = [float(value) for value in positions.min(0)]
     accessor["max"] = [float(value) for value in positions.max(0)]
     if "NORMAL" in primitive["attributes"]:
-        normals = _floats(document, buffers, document["accessors"][primitive["attributes"]["NORMAL"]])
-        faces = _triangles(document, buffers, primitive, len(positions))
-        normals[:] = _new_normals(original, moved, faces, normals.copy())
+        normals = _floats(gltf, primitive["attributes"]["NORMAL"])
+        faces = triangles(gltf, primitive, len(positions))
+        if faces is not None:
+            normals[:] = _new_normals(original, moved, faces, normals.copy())
 
 
 def _new_normals(original: np.ndarray, moved: np.ndarray, faces: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -89,104 +90,26 @@ def _new_normals(original: np.ndarray, moved: np.ndarray, faces: np.ndarray, nor
     return np.where(lengths[group] > 0, unit[group], normals)
 
 
-def _placements(document: dict) -> list[tuple[int, np.ndarray]]:
-    """(mesh, world matrix [4, 4]) of every node that shows a mesh in the file's scene."""
-    nodes = document.get("nodes", [])
-    scenes = document.get("scenes") or [{"nodes": list(range(len(nodes)))}]
-    waiting = [(index, np.eye(4)) for index in scenes[document.get("scene", 0)].get("nodes", [])]
-    found = []
-    while waiting:
-        index, above = waiting.pop()
-        node = nodes[index]
-        matrix = above @ _local_matrix(node)
-        if "mesh" in node:
-            if "skin" in node:
-                raise InputError("The file has a skinned mesh, which refining does not support; apply its pose first.")
-            found.append((node["mesh"], matrix))
-        waiting += [(child, matrix) for child in node.get("children", [])]
-    return found
-
-
-def _local_matrix(node: dict) -> np.ndarray:
-    if "matrix" in node:
-        return np.array(node["matrix"], float).reshape(4, 4).T
-    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)))
-    matrix[:3, 3] = node.get("translation", (0, 0, 0))
-    return matrix
-
-
-def _floats(document: dict, buffers: list[bytearray], accessor: dict) -> np.ndarray:
+def _floats(gltf: Gltf, index: int) -> np.ndarray:
     """A writable [N, 3] view of an accessor's floats."""
-    if accessor["componentType"] != _FLOAT or "sparse" in accessor or "bufferView" not in accessor:
+    values = accessor_array(gltf, index)
+    if values.dtype.kind != "f":
         raise InputError("The file packs its vertices in a way that cannot be written back; save it uncompressed.")
-    view = document["bufferViews"][accessor["bufferView"]]
-    offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-    strides = (view.get("byteStride", 12), 4)
-    return np.ndarray((accessor["count"], 3), "<f4", buffers[view["buffer"]], offset, strides)
+    return values
 
 
-def _triangles(document: dict, buffers: list[bytearray], primitive: dict, count: int) -> np.ndarray:
-    if primitive.get("mode", 4) != 4:
-        raise InputError("The file holds strips or fans of triangles; save it with plain triangles to get it back.")
-    if "indices" not in primitive:
-        return np.arange(count - count % 3).reshape(-1, 3)
-    accessor = document["accessors"][primitive["indices"]]
-    view = document["bufferViews"][accessor["bufferView"]]
-    offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-    kind = _INDEX_TYPES[accessor["componentType"]]
-    return np.frombuffer(buffers[view["buffer"]], kind, accessor["count"], offset).reshape(-1, 3).astype(np.int64)
+def _glb(gltf: Gltf) -> bytes:
+    document = gltf.document
+    for buffer, content in zip(document["buffers"][1:], gltf.buffers[1:], strict=True):
+        buffer["uri"] = data_uri(content)
+    return pack_glb(document, gltf.buffers[0])
 
 
-def _read_glb(content: bytes) -> tuple[dict, list[bytearray]]:
-    document, buffers, at = {}, [], 12
-    while at + 8 <= len(content):
-        size, kind = struct.unpack_from("<I4s", content, at)
-        chunk = content[at + 8 : at + 8 + size]
-        if kind == b"JSON":
-            document = json.loads(chunk)
-        elif kind == b"BIN\0":
-            buffers.append(bytearray(chunk))
-        at += 8 + size
-    return document, buffers
-
-
-def _write_glb(document: dict, buffers: list[bytearray]) -> bytes:
-    for buffer, content in zip(document["buffers"][1:], buffers[1:], strict=True):
-        buffer["uri"] = _data_uri(content)
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    binary = bytes(buffers[0]) + b"\0" * (-len(buffers[0]) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _write_gltf(document: dict, buffers: list[bytearray], folder: Path) -> bytes:
-    for buffer, content in zip(document["buffers"], buffers, strict=True):
-        buffer["uri"] = _data_uri(content)
-    for image in document.get("images", []):
+def _gltf(gltf: Gltf) -> bytes:
+    for buffer, content in zip(gltf.document["buffers"], gltf.buffers, strict=True):
+        buffer["uri"] = data_uri(content)
+    for image in gltf.document.get("images", []):
         if "uri" in image and not image["uri"].startswith("data:"):
             kind = "image/png" if image["uri"].lower().endswith(".png") else "image/jpeg"
-            image["uri"] = _data_uri(_read_uri(image["uri"], folder), kind)
-    return json.dumps(document).encode()
-
-
-def _read_uri(uri: str, folder: Path) -> bytearray:
-    if uri.startswith("data:"):
-        return bytearray(base64.b64decode(uri.partition(",")[2]))
-    try:
-        return bytearray((folder / unquote(uri)).read_bytes())
-    except OSError as error:
-        raise InputError(f"The file refers to {uri}, which cannot be read; put it beside the mesh.") from error
-
-
-def _data_uri(content: bytes | bytearray, kind: str = "application/octet-stream") -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+            image["uri"] = data_uri(read_uri(image["uri"], gltf.folder), kind)
+    return json.dumps(gltf.document).encode()

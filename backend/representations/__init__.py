@@ -8,11 +8,11 @@ from typing import Any
 
 from backend.representations.mesh_data import MeshData
 
-__all__ = ["MeshData", "check_and_repair", "load_mesh", "make_sound", "write_glb"]  # noqa: F822 (the last four: below)
+__all__ = ["MeshData", "check_and_repair", "load_mesh", "make_sound", "write_glb", "write_mesh"]  # noqa: F822 (below)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load_mesh", "write_glb"):
+    if name in ("load_mesh", "write_glb", "write_mesh"):
         from backend.representations import mesh_io
 
         return getattr(mesh_io, name)

@@ -1,50 +1,83 @@
-"""Meshes from files and to GLB files.
+"""Meshes from files and to files: the door to `backend.representations.files`.
 
-Files are read with trimesh, whatever their format; everything that can go wrong with a damaged or hostile file becomes
-one `InputError`. Vertices at one place are welded, so that the copies that formats make along UV seams and hard edges
-move together; `backend.cli.own_format` finds each copy again by its position.
+Everything that can go wrong with a damaged or hostile file becomes one `InputError`. Vertices at one place are welded, so
+that the copies that formats make along UV seams and hard edges move together; `backend.cli.own_format` finds each copy
+again by its position.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backend.errors import InputError
-from backend.representations.mesh_data import MeshData
+from backend.representations.files.disk import write_atomically
+from backend.representations.files.file_mesh import FileMesh, joined
+from backend.representations.files.gltf_reading import read_gltf_mesh
+from backend.representations.files.gltf_writing import glb_bytes
+from backend.representations.files.obj_reading import read_obj
+from backend.representations.files.obj_writing import obj_files
+from backend.representations.files.ply_reading import read_ply
+from backend.representations.files.plain_writing import ply_bytes, stl_bytes
+from backend.representations.files.surface import colors_at_vertices
+from backend.representations.mesh_data import MaterialData, MeshData
+from backend.representations.polygons import Polygons, cut_polygons
 from backend.representations.repair import MAX_FACES, check_and_repair
 
 READABLE = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+WRITABLE = (".glb", ".obj", ".ply", ".stl")
 MAX_BYTES = 1 << 30
-UNCOLORED = 0.8
 
 
 @dataclass(frozen=True)
 class ImportedMesh:
     """A mesh as its file has it: own units, place and orientation, scenes flattened with their transforms.
 
-    positions [V, 3] float64, one row for each place where the file has vertices, in the order of the file;
-    faces [F, 3] int32, polygons cut into triangles; colors [V, 3] float32 in [0, 1] as displayed, from the file's
-    vertex colors, texture or material, or None; notes: sentences for a person on what is unusual about the mesh.
+    Attributes:
+        positions: `[V, 3]` float64, one row for each place where the file has vertices, in the order of the file.
+        faces: `[F, 3]` int32, polygons cut into triangles.
+        colors: `[V, 3]` float32 in [0, 1] as displayed, from the file's vertex colors, texture or material, or None.
+        notes: sentences for a person on what is unusual about the mesh, and what of the file is not here.
+        uvs: `[T, 2]` float32, v upward, as in the file; None without texture coordinates, or with those of a part only.
+        uv_faces: `[F, 3]` int32, rows of `uvs` at the corners of each face; None exactly if `uvs` is.
+        materials: the file's, in the order of its first use of them (OBJ) or of the file (glTF).
+        face_material: `[F]` int32, rows of `materials`, -1 for none.
+        objects: names, and `face_object` `[F]` int32: which of them a face belongs to.
+        polygons: the artist's quads and n-gons; None if the file has triangles only (as glTF and STL always do).
+        up: "y" or "z" if the format says which axis points up (glTF: y), else None (in STL files, it is mostly z).
+        meters: how long the file's unit is if the format says so (glTF: 1), else None.
+        udim_tiles: the tiles that texture coordinates lie in; (1001,) for ordinary ones.
     """
 
     positions: np.ndarray
     faces: np.ndarray
     colors: np.ndarray | None
     notes: tuple[str, ...]
+    uvs: np.ndarray | None = None
+    uv_faces: np.ndarray | None = None
+    materials: tuple[MaterialData, ...] = ()
+    face_material: np.ndarray | None = None
+    objects: tuple[str, ...] = ()
+    face_object: np.ndarray | None = None
+    polygons: Polygons | None = None
+    up: str | None = None
+    meters: float | None = None
+    udim_tiles: tuple[int, ...] = ()
+
+    def material(self) -> MaterialData | None:
+        """The one material of all faces; None if there are several, or none."""
+        if self.face_material is None or len(used := np.unique(self.face_material)) != 1 or used[0] < 0:
+            return None
+        return self.materials[used[0]]
 
 
 def load_mesh(path: Path) -> ImportedMesh:
     """Read a mesh file (GLB, glTF, OBJ, PLY, STL, OFF).
+
+    Textures and material files are read from the mesh's folder and folders within it, never from elsewhere.
 
     Raises:
         InputError: the file is missing, too large, not readable as a mesh, or `check_and_repair` refuses the mesh.
@@ -53,92 +86,57 @@ def load_mesh(path: Path) -> ImportedMesh:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            positions, faces, colors = _flattened(_parts(path))
+            read = _read(path)
+            _check_indices(read)
+            return _imported(read)
     except InputError:
         raise
     except Exception as error:  # parsers of damaged files raise anything
         raise InputError(f"{path} cannot be read as a {path.suffix[1:].upper()} mesh; export it again.") from error
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(positions)):
-        raise InputError(f"{path} names vertices that it does not have; the file is damaged, so export it again.")
-    positions, faces, colors = _weld(positions, faces, colors)
-    checked, notes = check_and_repair(MeshData(_centered(positions), faces, colors))
-    return ImportedMesh(positions, checked.faces, checked.colors, tuple(notes))
 
 
 def write_glb(mesh: MeshData, path: Path, name: str = "Galatea") -> None:
-    """Write a binary glTF 2.0 file: positions, smooth normals, vertex colors and a matte material; y up.
+    """Write a binary glTF 2.0 file: y up, meters, smooth normals, and the material with its textures inside.
 
-    The file appears complete or not at all.
+    Without a texture, vertex colors are written; without a material, the surface is matte. The file appears complete or
+    not at all.
 
     Raises:
-        InputError: the folder cannot be written to, or its disk is full.
+        InputError: the mesh has no faces or numbers that no file holds; the folder cannot be written to; its disk is full.
     """
+    _check_mesh(mesh)
     write_atomically(path, glb_bytes(mesh, name))
 
 
-def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
-    """The content of `write_glb`'s file."""
-    positions = np.ascontiguousarray(mesh.positions, dtype="<f4")
-    arrays = [
-        ("POSITION", positions, "VEC3", 5126),
-        ("NORMAL", _smooth_normals(positions, mesh.faces).astype("<f4"), "VEC3", 5126),
-    ]
-    if mesh.colors is not None:
-        # glTF's vertex colors are linear; 16 bits keep the dark ones apart, alpha pads each to a multiple of 4 bytes.
-        linear = _srgb_to_linear(mesh.colors.astype(np.float64).clip(0.0, 1.0))
-        rgba = np.concatenate([linear, np.ones((len(linear), 1))], axis=1)
-        arrays.append(("COLOR_0", np.rint(rgba * 65535).astype("<u2"), "VEC4", 5123))
-    arrays.append(("indices", mesh.faces.astype("<u4").reshape(-1), "SCALAR", 5125))
-    views, accessors, content = [], [], b""
-    for key, array, kind, component in arrays:
-        target = 34963 if key == "indices" else 34962
-        views.append({"buffer": 0, "byteOffset": len(content), "byteLength": array.nbytes, "target": target})
-        accessor = {"bufferView": len(views) - 1, "componentType": component, "count": len(array), "type": kind}
-        if key == "POSITION":
-            accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
-        if key == "COLOR_0":
-            accessor["normalized"] = True
-        accessors.append(accessor)
-        content += array.tobytes()
-    attributes = {key: index for index, (key, *_) in enumerate(arrays) if key != "indices"}
-    primitive = {"attributes": attributes, "indices": len(arrays) - 1, "material": 0}
-    matte = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
-    document = {
-        "asset": {"version": "2.0", "generator": "Galatea"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [{"name": name, "primitives": [primitive]}],
-        "materials": [{"name": "matte", "pbrMetallicRoughness": matte}],
-        "buffers": [{"byteLength": len(content)}],
-        "bufferViews": views,
-        "accessors": accessors,
-    }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(content), b"BIN\0") + content
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+def write_mesh(mesh: MeshData, path: Path, name: str = "Galatea", polygons: Polygons | None = None) -> tuple[str, ...]:
+    """Write a mesh by the ending of `path`: GLB, OBJ (with MTL and PNG textures beside it), PLY or STL (both binary).
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, sync, then rename over it.
-
+    Args:
+        polygons: the artist's polygons, for OBJ and PLY; its triangles are the mesh's faces.
+    Returns:
+        sentences on what the format has no room for.
     Raises:
-        InputError: the system refuses; nothing half-written is left.
+        InputError: the ending is another one, or what `write_glb` says.
     """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    _check_mesh(mesh)
+    if polygons is not None and not np.array_equal(polygons.faces(), mesh.faces):
+        raise InputError("The polygons are not those of the mesh: their triangles must be its faces; leave them out.")
+    suffix = path.suffix.lower()
+    if suffix == ".glb":
+        write_atomically(path, glb_bytes(mesh, name))
+        return () if polygons is None else ("GLB files hold triangles only: polygons are cut.",)
+    if suffix == ".obj":
+        for file, content in obj_files(mesh, path.name, name, polygons).items():
+            write_atomically(path.with_name(file), content)
+        return ()
+    if suffix == ".ply":
+        write_atomically(path, ply_bytes(mesh, polygons))
+        lost = mesh.uvs is not None or mesh.material is not None
+        return ("PLY files hold vertex colors: texture coordinates and materials are left out.",) if lost else ()
+    if suffix == ".stl":
+        write_atomically(path, stl_bytes(mesh))
+        return ("STL files hold bare triangles: colors, texture coordinates, materials and polygons are left out.",)
+    raise InputError(f'{path} ends in "{path.suffix}"; meshes can be written as {", ".join(WRITABLE)} files.')
 
 
 def _check_file(path: Path) -> None:
@@ -153,90 +151,150 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} has {size / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} GiB can be read.")
 
 
-Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""positions [V, 3], faces [F, 3] and displayed colors [V, 3] or None."""
+def _check_mesh(mesh: MeshData) -> None:
+    positions, faces = np.asarray(mesh.positions), np.asarray(mesh.faces)
+    if len(faces) == 0:
+        raise InputError("The mesh has no faces, so there is nothing to write; give one with a surface.")
+    if not np.isfinite(positions).all():
+        raise InputError("The mesh has coordinates that are not numbers and cannot be written; repair it first.")
+    if faces.min() < 0 or faces.max() >= len(positions):
+        raise InputError(f"The mesh's faces name vertices beyond its {len(positions):,}; give faces of this mesh.")
+    if mesh.uvs is None and mesh.uv_faces is None:
+        return
+    if mesh.uvs is None or mesh.uv_faces is None or mesh.uv_faces.shape != faces.shape:
+        raise InputError("Texture coordinates need uvs [T, 2] and uv_faces [F, 3], both or neither; give both.")
+    if mesh.uv_faces.min() < 0 or mesh.uv_faces.max() >= len(mesh.uvs) or not np.isfinite(mesh.uvs).all():
+        raise InputError("The mesh's texture coordinates are not numbers, or faces name ones that it does not have.")
 
 
-def _parts(path: Path) -> Iterator[Part]:
-    """The triangle meshes of a file's scene, each where its node places it."""
+def _read(path: Path) -> FileMesh:
+    suffix = path.suffix.lower()
+    if suffix in (".glb", ".gltf"):
+        return read_gltf_mesh(path, MAX_FACES)
+    if suffix == ".obj":
+        return read_obj(path, MAX_FACES)
+    if suffix == ".ply":
+        return read_ply(path, MAX_FACES)
+    return _read_with_trimesh(path)
+
+
+def _read_with_trimesh(path: Path) -> FileMesh:
+    """STL and OFF: triangles without texture."""
     import trimesh
 
-    linear = path.suffix.lower() in (".glb", ".gltf")
-    scene = trimesh.load_scene(path, process=False, maintain_order=True)
-    for node in scene.graph.nodes_geometry:
-        matrix, name = scene.graph[node]
-        geometry = scene.geometry[name]
+    parts = []
+    for name, geometry in trimesh.load_scene(path, process=False, maintain_order=True).geometry.items():
         if not isinstance(geometry, trimesh.Trimesh):
             continue
-        positions = np.asarray(geometry.vertices, dtype=np.float64).reshape(-1, 3)
         faces = np.asarray(geometry.faces, dtype=np.int64).reshape(-1, 3)
-        if not np.array_equal(matrix, np.eye(4)):
-            positions = positions @ matrix[:3, :3].T + matrix[:3, 3]
-            faces = faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0.0 else faces
-        yield positions, faces, _displayed_colors(geometry.visual, len(positions), linear)
+        colors = np.asarray(geometry.visual.vertex_colors)[:, :3] / 255.0 if geometry.visual.kind else None
+        positions = np.asarray(geometry.vertices, dtype=np.float64).reshape(-1, 3)
+        colors = colors if colors is not None and colors.shape == positions.shape else None
+        none = np.full(len(faces), -1)
+        sizes = np.full(len(faces), 3)
+        parts.append(
+            FileMesh(positions, sizes, faces.reshape(-1), colors=colors, polygon_material=none, objects=[str(name)])
+        )
+    return joined(parts)
 
 
-def _flattened(parts: Iterator[Part]) -> Part:
-    """All parts as one mesh; uncolored parts of a partly colored file are gray."""
-    positions, faces, colors, count, total = [], [], [], 0, 0
-    for part_positions, part_faces, part_colors in parts:
-        total += len(part_faces)
-        if total > MAX_FACES:
-            raise InputError(f"The file has more than {MAX_FACES:,} faces; decimate the mesh first.")
-        positions.append(part_positions)
-        faces.append(part_faces + count)
-        colors.append(part_colors)
-        count += len(part_positions)
-    if not positions:
-        return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64), None
-    colored = any(each is not None for each in colors)
-    filled = [np.full(p.shape, UNCOLORED) if c is None else c for p, c in zip(positions, colors, strict=True)]
-    return np.concatenate(positions), np.concatenate(faces), np.concatenate(filled) if colored else None
+def _check_indices(read: FileMesh) -> None:
+    for corners, rows in ((read.corners, read.positions), (read.uv_corners, read.uvs)):
+        if corners is not None and len(corners) and not -1 <= corners.min() <= corners.max() < len(rows):
+            raise InputError("A face names vertices that the file does not have; it is damaged, so export it again.")
+    if len(read.corners) and read.corners.min() < 0:
+        raise InputError("A face names vertices that the file does not have; it is damaged, so export it again.")
+    if len(read.sizes) > MAX_FACES or len(read.corners) > 4 * MAX_FACES:
+        raise InputError(f"The file has more than {MAX_FACES:,} faces; decimate the mesh first.")
 
 
-def _displayed_colors(visual: Any, count: int, linear: bool) -> np.ndarray | None:
-    """Vertex colors [V, 3] as displayed: the file's own, else its texture's or material's, else None.
+def _imported(read: FileMesh) -> ImportedMesh:
+    """Welded, cut into triangles, colored and checked."""
+    notes = list(read.notes)
+    uvs, uv_corners = _complete_uvs(read, notes)
+    group, kept = _places(read.positions)
+    positions = read.positions[kept]
+    corners = group[read.corners]
+    if uvs is not None and not read.uvs_are_shared:
+        uvs, uv_corners = _weld_uvs(uvs, uv_corners, corners)
+    cut = cut_polygons(_centered(positions), read.sizes, corners, uv_corners)
+    small = int((read.sizes < 3).sum())
+    if small:
+        notes.append(f"{small:,} faces with fewer than three corners are left out.")
+    colors = colors_at_vertices(read, group, len(positions))
+    checked, more = check_and_repair(MeshData(_centered(positions), cut.faces(), colors))
+    tiles = () if uvs is None else _udim_tiles(uvs[cut.uv_faces()])
+    if len(tiles) > 1:
+        listed = ", ".join(map(str, tiles[:6])) + (", ..." if len(tiles) > 6 else "")
+        notes.append(
+            f"The texture coordinates reach over {len(tiles)} tiles ({listed}): a repeating texture works, of UDIM tiles "
+            "only the first does."
+        )
+    polygon_of = cut.triangle_polygon
+    return ImportedMesh(
+        positions,
+        checked.faces,
+        checked.colors,
+        tuple(notes + more),
+        uvs,
+        cut.uv_faces(),
+        tuple(read.materials),
+        _of_faces(read.polygon_material, polygon_of) if read.materials else None,
+        tuple(read.objects),
+        _of_faces(read.polygon_object, polygon_of) if read.objects else None,
+        None if (read.sizes == 3).all() else cut,
+        read.up,
+        read.meters,
+        tiles,
+    )
 
-    `linear`: the file's vertex colors are linear, as glTF's are.
-    """
-    own = getattr(visual, "vertex_attributes", {}).get("color")
-    if own is None and visual.kind == "vertex":
-        own = visual.vertex_colors
-    try:
-        if own is not None:
-            own = np.asarray(own)[:, :3]
-            scale = np.iinfo(own.dtype).max if np.issubdtype(own.dtype, np.integer) else 1.0
-            colors = own.astype(np.float64) / scale
-            colors = _linear_to_srgb(colors.clip(0.0, 1.0)) if linear else colors
-        elif visual.kind == "texture" and (visual.uv is not None or _has_base_color(visual.material)):
-            colors = np.asarray(visual.to_color().vertex_colors)[:, :3] / 255.0
-        elif visual.kind == "face":
-            colors = np.asarray(visual.vertex_colors)[:, :3] / 255.0
-        else:
-            return None
-    except Exception:  # a broken texture is no reason to refuse the shape
-        return None
-    return colors if colors.shape == (count, 3) and np.isfinite(colors).all() else None
+
+def _of_faces(of_polygons: np.ndarray | None, polygon_of: np.ndarray) -> np.ndarray | None:
+    return None if of_polygons is None else of_polygons[polygon_of].astype(np.int32)
 
 
-def _has_base_color(material: Any) -> bool:
-    return getattr(material, "baseColorFactor", None) is not None or getattr(material, "diffuse", None) is not None
+def _complete_uvs(read: FileMesh, notes: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Texture coordinates that are numbers, and one for each corner: corners without get a row (0, 0) at the end."""
+    if read.uvs is None or read.uv_corners is None:
+        return None, None
+    if not np.isfinite(read.uvs).all():
+        notes.append("The texture coordinates are not all numbers and are left out.")
+        return None, None
+    missing = read.uv_corners < 0
+    if not missing.any():
+        return read.uvs, read.uv_corners
+    notes.append("Some faces have no texture coordinates; theirs are all 0.")
+    uvs = np.concatenate([read.uvs, np.zeros((1, 2), np.float32)])
+    return uvs, np.where(missing, len(read.uvs), read.uv_corners)
 
 
-def _weld(
-    positions: np.ndarray, faces: np.ndarray, colors: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """One vertex for each place, in order of first appearance; colors are averaged."""
+def _places(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place of each vertex [P], numbered by first appearance, and the vertices [V] that appear first."""
     rows = np.ascontiguousarray(positions + 0.0).view([("", np.float64)] * 3).reshape(-1)  # -0 and 0 are one place
+    return _numbered_by_appearance(rows)
+
+
+def _weld_uvs(uvs: np.ndarray, uv_corners: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One row for each texture coordinate of each place, where the format has copies for hard edges as well."""
+    rows = np.empty(len(corners), dtype=[("place", np.int64), ("u", np.uint32), ("v", np.uint32)])
+    rows["place"] = corners
+    rows["u"], rows["v"] = np.ascontiguousarray(uvs + np.float32(0.0)).view(np.uint32)[uv_corners].T
+    group, kept = _numbered_by_appearance(rows)
+    return uvs[uv_corners[kept]], group
+
+
+def _numbered_by_appearance(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, first, group = np.unique(rows, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    group = rank[group.reshape(-1)]
-    kept = np.sort(first)
-    if colors is not None:
-        counts = np.bincount(group)[:, None]
-        colors = np.stack([np.bincount(group, colors[:, channel]) for channel in range(3)], axis=1) / counts
-    return positions[kept], group[faces].astype(np.int32), colors
+    return rank[group.reshape(-1)], np.sort(first)
+
+
+def _udim_tiles(corners: np.ndarray) -> tuple[int, ...]:
+    """The UDIM numbers of the tiles that triangles [F, 3, 2] of texture coordinates lie in, by their middles."""
+    middles = np.unique(np.floor(corners.mean(axis=1)).astype(np.int64), axis=0)
+    inside = middles[(middles >= 0).all(axis=1) & (middles[:, 0] < 10) & (middles[:, 1] < 1000)]
+    return tuple(sorted(int(1001 + u + 10 * v) for u, v in inside))
 
 
 def _centered(positions: np.ndarray) -> np.ndarray:
@@ -245,22 +303,3 @@ def _centered(positions: np.ndarray) -> np.ndarray:
         return positions
     with np.errstate(over="ignore"):
         return positions - (positions.min(axis=0) / 2.0 + positions.max(axis=0) / 2.0)
-
-
-def _smooth_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals [V, 3]; (0, 1, 0) where no face says anything, since glTF wants unit length."""
-    corners = positions.astype(np.float64)[faces]
-    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros((len(positions), 3))
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], facing)
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.where(length > 1e-30, normals / np.maximum(length, 1e-30), [0.0, 1.0, 0.0])
-
-
-def _srgb_to_linear(colors: np.ndarray) -> np.ndarray:
-    return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-
-
-def _linear_to_srgb(colors: np.ndarray) -> np.ndarray:
-    return np.where(colors <= 0.0031308, colors * 12.92, 1.055 * colors ** (1.0 / 2.4) - 0.055)

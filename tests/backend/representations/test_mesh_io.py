@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from backend.errors import InputError
 from backend.representations import load_mesh, write_glb
 from backend.representations.mesh_data import MeshData
-from backend.representations.mesh_io import glb_bytes
+from backend.representations.files.gltf_writing import glb_bytes
 from backend.representations.primitives import cube, icosphere
 from backend.representations.soundness import soundness
 

@@ -1,0 +1,1 @@
+"""Mesh files: one reader and one writer a format, and what they share. `backend.representations.mesh_io` is the door."""
