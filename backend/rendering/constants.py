@@ -15,5 +15,14 @@ SMALLEST_LENGTH = 1.0e-8
 HASH_PRIMES = (1, 2654435761, 805459861)
 """Of the spatial hash for x, y and z (Mueller et al. 2022, equation 4)."""
 
+SMALLEST_ROUGHNESS = 0.05
+"""Smoother surfaces are shaded as this: their highlights are smaller than a pixel."""
+
+SMALLEST_COSINE = 0.01
+"""Surfaces seen more nearly edge-on than this are shaded as this."""
+
+DIELECTRIC_F0 = 0.04
+"""What a surface that is no metal reflects at normal incidence: index of refraction 1.5, as in glTF."""
+
 NEGLIGIBLE_WEIGHT = 1.0e-6
 """Samples of a volume that are seen with less than this contribute no normal and no color."""

@@ -3,6 +3,7 @@
 from backend.rendering.kernels.antialiasing import antialias
 from backend.rendering.kernels.hash_grid import encode_hash_grid
 from backend.rendering.kernels.interpolation import interpolate
+from backend.rendering.kernels.material import shade_material
 from backend.rendering.kernels.normals import vertex_normals
 from backend.rendering.kernels.shading import shade
 from backend.rendering.kernels.texture import texture
@@ -18,6 +19,7 @@ __all__ = [
     "rasterize",
     "sample_density",
     "shade",
+    "shade_material",
     "texture",
     "vertex_normals",
 ]

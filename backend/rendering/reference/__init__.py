@@ -7,6 +7,7 @@ Same names, signatures and rules as `backend.rendering.kernels`; gradients by au
 from backend.rendering.reference.antialiasing import antialias
 from backend.rendering.reference.hash_grid import encode_hash_grid
 from backend.rendering.reference.interpolation import interpolate
+from backend.rendering.reference.material import shade_material
 from backend.rendering.reference.normals import vertex_normals
 from backend.rendering.reference.shading import shade
 from backend.rendering.reference.texture import texture
@@ -22,6 +23,7 @@ __all__ = [
     "rasterize",
     "sample_density",
     "shade",
+    "shade_material",
     "texture",
     "vertex_normals",
 ]
