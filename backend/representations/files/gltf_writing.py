@@ -46,19 +46,24 @@ def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
     """A GLB file of a mesh: y up, meters, smooth normals shared across UV seams.
 
     Vertices are split where texture coordinates are (glTF has one of everything a vertex); the copies have the same bits.
-    Vertex colors are written where no texture holds the color, as glTF multiplies the two.
+    Vertex colors are written where no texture holds the color, as glTF multiplies the two. With a normal map come the
+    tangents that it is told in.
     """
     out = _Document()
     material = _material(out, mesh.material)
     textured = mesh.uvs is not None and mesh.material is not None and np.ndim(mesh.material.base_color) == 3
-    vertices, uv_rows, faces = split_at_seams(mesh)
+    groups = _tangent_groups(mesh)
+    vertices, uv_rows, faces, firsts = split_at_seams(mesh, groups)
     positions = np.ascontiguousarray(mesh.positions, dtype="<f4")[vertices]
     bounds = {"min": positions.min(axis=0).tolist(), "max": positions.max(axis=0).tolist()}
-    normals = smooth_normals(mesh.positions, mesh.faces)[vertices].astype("<f4")
+    normals = smooth_normals(mesh.positions, mesh.faces)
     attributes = {
         "POSITION": out.add_array(positions, "VEC3", FLOAT, _ARRAYS, **bounds),
-        "NORMAL": out.add_array(normals, "VEC3", FLOAT, _ARRAYS),
+        "NORMAL": out.add_array(normals[vertices].astype("<f4"), "VEC3", FLOAT, _ARRAYS),
     }
+    if groups is not None:
+        tangents = _tangents(mesh, normals, groups, vertices, firsts)
+        attributes["TANGENT"] = out.add_array(tangents.astype("<f4"), "VEC4", FLOAT, _ARRAYS)
     if mesh.uvs is not None:
         flipped = np.asarray(mesh.uvs, dtype="<f4")[uv_rows]
         flipped[:, 1] = np.float32(1.0) - flipped[:, 1]  # glTF's v grows downward
@@ -91,21 +96,59 @@ def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
     return pack_glb(document, out.content)
 
 
-def split_at_seams(mesh: MeshData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices with one texture coordinate each.
+def split_at_seams(
+    mesh: MeshData, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices with one texture coordinate each, and of one of the `groups` [F, 3] that corners may be in.
 
     Returns:
-        the row of `positions` and of `uvs` (-1: none) of each new vertex, by old vertex and then by texture coordinate,
-        and the faces [F, 3] that name new vertices. Vertices that no face uses are there too.
+        the row of `positions` and of `uvs` (-1: none) of each new vertex, by old vertex and then by texture coordinate; the
+        faces [F, 3] that name new vertices; and a corner (of F x 3) of each, -1 for vertices that no face uses.
     """
     if mesh.uvs is None or mesh.uv_faces is None:
         vertices = np.arange(len(mesh.positions))
-        return vertices, np.full(len(vertices), -1), np.asarray(mesh.faces)
+        none = np.full(len(vertices), -1)
+        return vertices, none, np.asarray(mesh.faces), none
+    corners = np.stack([mesh.faces, mesh.uv_faces, np.zeros_like(mesh.faces) if groups is None else groups], axis=2)
+    corners = corners.reshape(-1, 3).astype(np.int64)
     unused = np.setdiff1d(np.arange(len(mesh.positions)), mesh.faces)
-    corners = np.stack([mesh.faces.reshape(-1), mesh.uv_faces.reshape(-1)], axis=1).astype(np.int64)
-    pairs = np.concatenate([corners, np.stack([unused, np.full(len(unused), -1)], axis=1)])
-    different, index = np.unique(pairs, axis=0, return_inverse=True)
-    return different[:, 0], different[:, 1], index.reshape(-1)[: len(corners)].reshape(-1, 3)
+    every = np.concatenate([corners, np.stack([unused, np.full(len(unused), -1), np.full(len(unused), -1)], axis=1)])
+    different, first, index = np.unique(every, axis=0, return_index=True, return_inverse=True)
+    firsts = np.where(first < len(corners), first, -1)
+    return different[:, 0], different[:, 1], index.reshape(-1)[: len(corners)].reshape(-1, 3), firsts
+
+
+def _tangent_groups(mesh: MeshData) -> np.ndarray | None:
+    """Which corners share a tangent [F, 3]; None without a normal map, which alone needs them."""
+    if mesh.uvs is None or mesh.uv_faces is None or mesh.material is None or mesh.material.normal is None:
+        return None
+    import torch
+
+    from backend.rendering.material import tangent_corners
+
+    arrays = (torch.from_numpy(np.ascontiguousarray(each)) for each in (mesh.faces, mesh.uvs, mesh.uv_faces))
+    return tangent_corners(*arrays).numpy()
+
+
+def _tangents(
+    mesh: MeshData, normals: np.ndarray, groups: np.ndarray, vertices: np.ndarray, firsts: np.ndarray
+) -> np.ndarray:
+    """The tangents [V, 4] that the renderer has used; at vertices without any, something across the normal."""
+    import torch
+
+    from backend.rendering.material import vertex_tangents
+
+    floats = (np.ascontiguousarray(each, dtype=np.float32) for each in (mesh.positions, normals, mesh.uvs))
+    positions, of_vertices, uvs = (torch.from_numpy(each) for each in floats)
+    faces, uv_faces, corners = (torch.from_numpy(np.ascontiguousarray(e)) for e in (mesh.faces, mesh.uv_faces, groups))
+    of_groups = vertex_tangents(positions, faces, of_vertices, uvs, uv_faces, corners).numpy().astype(np.float64)
+    tangents = np.where((firsts >= 0)[:, None], of_groups[groups.reshape(-1)[firsts]], [0.0, 0.0, 0.0, 1.0])
+    normal = normals[vertices]
+    across = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal), axis=1)])
+    length = np.linalg.norm(tangents[:, :3], axis=1, keepdims=True)
+    unit = np.where(length > 0.5, tangents[:, :3] / np.maximum(length, 0.5), across)
+    tangents[:, :3] = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    return tangents
 
 
 def _material(out: _Document, material: MaterialData | None) -> dict:
