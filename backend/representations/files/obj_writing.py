@@ -68,8 +68,8 @@ def mtl_files(material: MaterialData, stem: str) -> dict[str, bytes]:
 
 
 def one_line(name: str) -> str:
-    """A name as it can stand at a line's end."""
-    return " ".join(name.split()) or "unnamed"
+    """A name as it can stand at a line's end, where a backslash would join the next line to it."""
+    return " ".join(name.split()).rstrip("\\") or "unnamed"
 
 
 def _face_lines(mesh: MeshData, polygons: Polygons | None) -> list[str]:
