@@ -6,6 +6,7 @@ asked for. All of it is deterministic and changes nothing of what it is given.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -51,7 +52,8 @@ SKIN_SAMPLES = 16
 FIELD_SCALE = 10.0
 """Density at which a logit of a sampled field is log(e - 1): as a density grid has it."""
 
-EMPTIEST_LOGIT = -12.0
+FAINTEST = -8.0
+"""Least logit of a sampled field: a ray that crosses the whole sphere at it loses less than a hundredth of its light."""
 
 POINTS_AT_ONCE = 2**17
 
@@ -153,12 +155,19 @@ def _sample_field(density_at: Callable[[Tensor], Tensor], resolution: int, devic
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).reshape(-1, 3)
     with torch.no_grad():
         density = torch.cat([density_at(part).float() for part in points.split(POINTS_AT_ONCE)])
-    activated = (density / FIELD_SCALE).clamp_min(0.0)
-    # The inverse of softplus, which is the identity for large values.
-    logits = torch.where(activated > 20.0, activated, torch.log(torch.expm1(activated.clamp_max(20.0)))).clamp_min(EMPTIEST_LOGIT)
+    # Between a vertex that is opaque many times over and an empty one, nearly all of the voxel would be opaque: surfaces
+    # would grow. So the largest logit is as far above the one that stops half of the light in a voxel as FAINTEST is below.
+    half = float(_logit_of(torch.tensor(math.log(2.0) * (resolution - 1) / 2.0)))
+    logits = _logit_of(density).clamp(FAINTEST, 2.0 * half - FAINTEST)
     logits = logits.view(resolution, resolution, resolution)
     colorless = torch.zeros(*logits.shape, 3, device=device)
     return SampledField(logits, colorless, FIELD_SCALE, sharpness=1.0, samples=2 * resolution)
+
+
+def _logit_of(density: Tensor) -> Tensor:
+    """The inverse of FIELD_SCALE * softplus, which is the identity for large values."""
+    activated = (density / FIELD_SCALE).clamp_min(0.0)
+    return torch.where(activated > 20.0, activated, torch.log(torch.expm1(activated.clamp_max(20.0))))
 
 
 def _logits_from_level(field: SampledField) -> np.ndarray:

@@ -1,0 +1,192 @@
+"""The tetrahedral grid learns from pictures, comes back from nothing, stays inside the unit sphere, and survives its state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from backend.cameras import Cameras
+from backend.representations.marching_tetrahedra import CLOSEST, LARGEST_OFFSET
+from backend.representations.primitives import icosphere
+from backend.representations.soundness import soundness
+from backend.representations.tetrahedral_grid import START_RADIUS, TetrahedralGrid
+from backend.rendering import Rendered, render_mesh
+from protocol.settings import TetrahedraStage
+
+VIEWS = Cameras.orbit([0.0, 90.0, 180.0, 270.0], 20.0)
+
+
+def small_grid(resolution: int = 10, **changes: object) -> TetrahedralGrid:
+    return TetrahedralGrid(TetrahedraStage(steps=1, resolution=resolution, supersample=1, **changes))
+
+
+def scrambled(grid: TetrahedralGrid, seed: int = 0) -> TetrahedralGrid:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter, size in ((grid.distances, 0.1), (grid.offsets, 0.1), (grid.colors, 0.3)):
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return grid
+
+
+def adam(grid: TetrahedralGrid, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(grid.parameter_groups(), lr=rate, betas=(0.9, 0.99))
+
+
+def picture_of_ball(radius: float, size: int) -> Rendered:
+    ball = icosphere(3, radius)
+    return render_mesh(torch.from_numpy(ball.positions), torch.from_numpy(ball.faces), None, VIEWS, size)
+
+
+def test_starts_as_a_gray_sphere():
+    mesh = small_grid(24).to_mesh()
+    facts = soundness(mesh)
+    assert facts.sound and facts.euler == 2
+    np.testing.assert_allclose(np.linalg.norm(mesh.positions, axis=1), START_RADIUS, atol=2e-3)
+    np.testing.assert_allclose(mesh.colors, 0.5, atol=1e-6)
+    assert (mesh.positions.dtype, mesh.faces.dtype, mesh.colors.dtype) == (np.float32, np.int32, np.float32)
+
+
+def test_any_state_is_a_closed_manifold_inside_the_unit_sphere():
+    for seed in range(5):
+        grid = scrambled(small_grid(8), seed)
+        with torch.no_grad():
+            grid.distances.sub_(0.3)  # also beyond the sphere and the cube
+            grid.offsets.mul_(100.0)
+        mesh = grid.to_mesh()
+        facts = soundness(mesh)
+        assert facts.watertight and facts.manifold and facts.oriented
+        # Vertices are kept off the ends of their edges, which are up to 1.5 cells long here.
+        assert np.linalg.norm(mesh.positions, axis=1).max() < 1.0 + CLOSEST * 1.5 * grid.lattice.cell
+        moved = (grid._points() - grid.lattice.points).norm(dim=1)
+        assert 0.9 * LARGEST_OFFSET * grid.lattice.cell < moved.max() <= LARGEST_OFFSET * grid.lattice.cell
+
+
+def test_gradients_of_the_surface_match_finite_differences_in_every_parameter():
+    """Along a random direction, of a smooth function of the vertices; colors do not move the surface."""
+    grid = scrambled(small_grid(6), seed=2)
+    generator = torch.Generator().manual_seed(4)
+    pull = torch.randn(len(grid.surface().vertices), 3, generator=generator)
+
+    def value() -> torch.Tensor:
+        return (grid.surface().vertices.double() * pull).sum()
+
+    value().backward()
+    assert grid.colors.grad is None
+    for parameter in (grid.distances, grid.offsets):
+        # Only where no vertex is kept off the end of its edge: close to 0 the gradient is the unclamped one on purpose.
+        direction = torch.randn(parameter.shape, generator=generator)
+        direction[(grid.distances.detach().abs() < 0.02) | (grid.lattice.points.norm(dim=1) > 0.8)] = 0.0
+        with torch.no_grad():
+            start, step = parameter.clone(), 1e-3
+            parameter.copy_(start + step * direction)
+            ahead = value()
+            parameter.copy_(start - step * direction)
+            behind = value()
+            parameter.copy_(start)
+        assert float(((ahead - behind) / (2 * step)).detach()) == pytest.approx(float((parameter.grad * direction).sum()), rel=0.02)
+
+
+def test_colors_lie_on_the_surface_where_they_were_put():
+    grid = small_grid(20)
+    wanted = 0.5 + 0.4 * grid.lattice.points.clamp(-1.0, 1.0)
+    with torch.no_grad():
+        grid.colors.copy_(torch.logit(wanted) / 4.0)
+    mesh = grid.to_mesh()
+    np.testing.assert_allclose(mesh.colors, 0.5 + 0.4 * mesh.positions, atol=0.005)
+
+
+def test_learns_a_ball_of_another_size_and_color_from_pictures():
+    """Silhouettes lead the shape, and shading the colors: the target is a lighter gray than the start."""
+    target = picture_of_ball(0.4, 24)
+    grid = small_grid(12)
+    optimizer = adam(grid, 0.02)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        rendered = grid.render(VIEWS, 24)
+        loss = (rendered.alpha - target.alpha).square().mean() + (rendered.rgb - target.rgb).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.03 * losses[0]
+    mesh = grid.to_mesh()
+    assert soundness(mesh).sound
+    # Views from 20 degrees above see no more than a hull of the ball from below: the equator tells.
+    equator = np.abs(mesh.positions[:, 1]) < 0.1
+    assert np.linalg.norm(mesh.positions[equator], axis=1).mean() == pytest.approx(0.4, abs=0.03)
+    assert np.abs(mesh.colors - 0.5).max() > 0.1
+
+
+def test_grows_back_from_nothing():
+    """Nothing inside shows a seed, which is enough for silhouettes to bring the ball back."""
+    grid = small_grid(12)
+    with torch.no_grad():
+        grid.distances.fill_(0.05)
+    seed = grid.to_mesh()
+    facts = soundness(seed)
+    assert facts.sound and facts.components == 1
+    assert np.linalg.norm(seed.positions, axis=1).max() < 1.5 * grid.lattice.cell  # in the middle
+    target = picture_of_ball(0.5, 24).alpha
+    optimizer = adam(grid, 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (grid.render(VIEWS, 24).alpha - target).square().mean().backward()
+        optimizer.step()
+    final = (grid.render(VIEWS, 24).alpha - target).square().mean().item()
+    assert final < 0.02 * target.square().mean().item()
+
+
+def test_sign_changes_has_its_closed_form_and_removes_what_nothing_holds():
+    grid = small_grid(10)
+    with torch.no_grad():
+        grid.distances.copy_(torch.where(grid.lattice.points.norm(dim=1) < 0.5, -1.0, 1.0) * grid.lattice.cell)
+    expected = 2.0 * np.log1p(np.exp(1.0))  # both ends one cell on the wrong side of the other
+    assert grid.regularization()["sign_changes"].item() == pytest.approx(expected, rel=1e-5)
+    # A speck beside the ball: silhouettes hold neither, so both shrink, and the speck is gone first.
+    with torch.no_grad():
+        speck = (grid.lattice.points - torch.tensor([0.8, 0.0, 0.0])).norm(dim=1) < 0.5 * grid.lattice.cell
+        grid.distances[speck] = -0.2 * grid.lattice.cell
+    assert soundness(grid.to_mesh()).components == 2
+    optimizer = adam(grid, 0.01)
+    for _ in range(8):
+        optimizer.zero_grad()
+        grid.regularization()["sign_changes"].backward()
+        optimizer.step()
+    facts = soundness(grid.to_mesh())
+    assert facts.components == 1 and facts.volume > 0.3
+
+
+def test_laplacian_smooths():
+    grid = scrambled(small_grid(10), seed=1)
+    optimizer = adam(grid, 0.004)
+    before = float(grid.regularization()["laplacian"].detach())
+    for _ in range(15):
+        optimizer.zero_grad()
+        terms = grid.regularization()
+        assert set(terms) == {"sign_changes", "laplacian"}
+        terms["laplacian"].backward()
+        optimizer.step()
+    assert float(grid.regularization()["laplacian"].detach()) < 0.7 * before
+    assert all(torch.isfinite(group["params"][0]).all() for group in grid.parameter_groups())
+
+
+def test_looking_changes_nothing_and_the_state_brings_back_every_bit():
+    grid = scrambled(small_grid(9))
+    before = grid.state_dict()
+    random_state = torch.get_rng_state()
+    first = grid.to_mesh()
+    grid.render(VIEWS, 16)
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in grid.state_dict().items())
+    other = small_grid(9)
+    other.to_mesh()  # what it keeps of its own signs must not outlive the new state
+    other.load_state_dict(before)
+    second = other.to_mesh()
+    for name in ("positions", "faces", "colors"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    gradients = []
+    for each in (grid, other):
+        each.render(VIEWS, 16).rgb.sum().backward()
+        gradients.append([each.distances.grad, each.offsets.grad, each.colors.grad])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
