@@ -12,30 +12,51 @@ from torch import Tensor
 
 
 def unique_edges(faces: Tensor) -> Tensor:
-    """Undirected edges [E, 2] int64 of faces [F, 3], each once, lower index first, in ascending order."""
+    """Undirected edges [E, 2] int64 of faces [F, 3], each once, lower index first, in ascending order; no loops."""
     corners = faces.long()
     pairs = torch.cat([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     return torch.unique(pairs.sort(dim=1).values, dim=0)
 
 
 class Preconditioner:
-    """The factorized system M = I + lambda L of one topology; L is the uniform (combinatorial) Laplacian D - A."""
+    """The factorized system M = I + lambda L of one topology; L is the uniform (combinatorial) Laplacian D - A.
 
-    def __init__(self, vertex_count: int, edges: Tensor, smoothing: float) -> None:
+    Vertices that are `fixed` ([V] bool) stay at 0 (Dirichlet conditions): the others solve the part of M that couples them
+    to each other, a principal submatrix, which is symmetric positive definite as M is.
+    """
+
+    def __init__(self, vertex_count: int, edges: Tensor, smoothing: float, fixed: Tensor | None = None) -> None:
         self.edges = edges
         self.smoothing = smoothing
-        first, second = edges.unbind(1)
-        diagonal = torch.arange(vertex_count, device=edges.device)
         degree = torch.bincount(edges.reshape(-1), minlength=vertex_count).double()
-        off_diagonal = torch.full((edges.shape[0],), -smoothing, dtype=torch.float64, device=edges.device)
-        rows = torch.cat([diagonal, first, second]).int()
-        columns = torch.cat([diagonal, second, first]).int()
-        values = torch.cat([1.0 + smoothing * degree, off_diagonal, off_diagonal])
-        self._solver = CholeskySolverF(vertex_count, rows, columns, values, MatrixType.COO)
+        self._free = None
+        if fixed is not None and bool(fixed.any()):
+            free = (~fixed).to(edges.device)
+            self._free = free.nonzero().squeeze(1)
+            number = torch.cumsum(free, 0) - 1
+            edges = number[edges[free[edges].all(dim=1)]]
+            vertex_count, degree = len(self._free), degree[free]
+        self._solver = _factorize(vertex_count, edges, degree, smoothing) if vertex_count else None
 
     def smooth(self, parameters: Tensor) -> Tensor:
-        """(I + lambda L)^-1 u for u [V, 3]; differentiable (the matrix is symmetric: backward solves the same system)."""
-        return _Solve.apply(parameters, self._solver)
+        """M^-1 u for u [V, 3]; differentiable (the matrix is symmetric: backward solves the same system)."""
+        if self._solver is None:
+            return parameters * 0.0
+        if self._free is None:
+            return _Solve.apply(parameters, self._solver)
+        solution = _Solve.apply(parameters.index_select(0, self._free), self._solver)
+        return torch.zeros_like(parameters).index_copy(0, self._free, solution)
+
+
+def _factorize(count: int, edges: Tensor, degree: Tensor, smoothing: float) -> CholeskySolverF:
+    first, second = edges.unbind(1)
+    diagonal = torch.arange(count, device=edges.device)
+    off_diagonal = torch.full((edges.shape[0],), -smoothing, dtype=torch.float64, device=edges.device)
+    rows = torch.cat([diagonal, first, second]).int()
+    columns = torch.cat([diagonal, second, first]).int()
+    values = torch.cat([1.0 + smoothing * degree, off_diagonal, off_diagonal])
+    return CholeskySolverF(count, rows, columns, values, MatrixType.COO)
 
 
 class _Solve(torch.autograd.Function):

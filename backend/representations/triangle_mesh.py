@@ -1,8 +1,7 @@
 """A triangle mesh with vertex colors, optimized through the rasterizer.
 
-Positions are the start's plus a smoothed displacement: v = v0 + (I + lambda L)^-1 d, which is the parametrization of
-Nicolet et al. 2021 (u = (I + lambda L) v0 + d) with the start split off. So a vertex that no gradient reaches keeps the
-very bits that it came with, and so does every color.
+What no gradient reaches and what a mask keeps comes back with the very bits that it came with: positions (see
+`MovingVertices`) and colors.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.rendering.fragments import build_topology
 from backend.rendering.lighting import Light, Shading
 from backend.rendering.render import Rendered, ViewCameras, render_mesh
 from backend.representations.closest_point import transfer_attributes
-from backend.representations.large_steps import Preconditioner, unique_edges
+from backend.representations.masks import let_through
 from backend.representations.mesh_data import MeshData
-from backend.representations.mesh_regularizers import MeshRegularizers
+from backend.representations.moving_vertices import MovingVertices
 from backend.representations.remesh import remesh_isotropic
 from protocol.settings import MeshStage
 
@@ -32,11 +30,30 @@ class TriangleMesh:
     `load_state_dict` may replace the parameter tensors: ask for `parameter_groups()` again and build new optimizers.
     """
 
-    def __init__(self, data: MeshData, settings: MeshStage, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        data: MeshData,
+        settings: MeshStage,
+        device: torch.device | str = "cpu",
+        mask: Tensor | np.ndarray | None = None,
+    ) -> None:
+        """`mask` [V] in [0, 1]: how far each vertex may move and change its color; 0 keeps its bits.
+
+        Raises:
+            InputError: the mask does not fit the mesh.
+        """
         self.settings = settings
         self.locked = settings.remesh_every == 0
         self._device = torch.device(device)
-        self._start_with(data)
+        self._start_with(data, mask)
+
+    @property
+    def faces(self) -> Tensor:
+        return self.surface.faces
+
+    @property
+    def displacement(self) -> Tensor:
+        return self.surface.displacement
 
     def parameter_groups(self) -> list[dict]:
         """For the optimizers: "positions", meant for `AdamUniform`, and "colors"."""
@@ -47,36 +64,35 @@ class TriangleMesh:
 
     def vertices(self) -> Tensor:
         """Where the vertices are now, [V, 3]; differentiable."""
-        return self.start + self._preconditioner.smooth(self.displacement)
+        return self.surface.positions()
 
     def render(
         self, cameras: ViewCameras, resolution: int, light: Light | None = None, shading: Shading = "lit"
     ) -> Rendered:
         """Differentiable images of the mesh, as `render_mesh` makes them."""
-        colors = _KeepInRange.apply(self.colors)
         return render_mesh(
             self.vertices(),
             self.faces,
-            colors,
+            keep_in_range(self._shown_colors()),
             cameras,
             resolution,
             light=light,
             shading=shading,
-            topology=self._topology,
+            topology=self.surface.topology,
             supersample=self.settings.supersample,
         )
 
     def regularization(self) -> dict[str, Tensor]:
         """Unweighted "laplacian", "normal_consistency" and "slivers"; see `MeshRegularizers`."""
-        return self._regularizers(self.vertices())
+        return self.surface.regularization()
 
     def to_mesh(self) -> MeshData:
         """The mesh as it is, in the start's vertex order. What nothing moved or colored is returned bit for bit."""
         with torch.no_grad():
-            positions = self.vertices().cpu().numpy()
-            colors = self.colors.clamp(0.0, 1.0).cpu().numpy().copy()
+            colors = self._shown_colors().clamp(0.0, 1.0).cpu().numpy().copy()
         colorless = not self._colored and bool((colors == GRAY).all())
-        return MeshData(positions, self.faces.cpu().numpy().copy(), None if colorless else colors)
+        faces = self.faces.cpu().numpy().copy()
+        return MeshData(self.surface.exact_positions(), faces, None if colorless else colors)
 
     def remesh(self, target_vertices: int) -> bool:
         """Start anew from an isotropic remeshing of the surface as it is, colors carried over.
@@ -90,45 +106,51 @@ class TriangleMesh:
         if positions is old.positions:
             return False
         colors = None if old.colors is None else transfer_attributes(positions, old.positions, old.faces, old.colors)
-        self._start_with(MeshData(positions, faces, colors))
+        self._start_with(MeshData(positions, faces, colors), None)
         return True
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of everything that a resumed run needs, the topology included."""
-        return {
+        state = {
             "faces": self.faces.clone(),
-            "start": self.start.clone(),
+            "start": self.surface.start.clone(),
             "displacement": self.displacement.detach().clone(),
             "colors": self.colors.detach().clone(),
             "colored": torch.tensor(self._colored),
         }
+        if self.surface.mask is not None:
+            state |= {"mask": self.surface.mask.clone(), "start_colors": self._start_colors.clone()}
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict()`, whatever the topology was then; a run goes on from it bit for bit."""
         positions, faces = state["start"].cpu().numpy(), state["faces"].cpu().numpy()
-        colors = state["colors"].cpu().numpy() if state["colored"] else None
-        self._start_with(MeshData(positions.copy(), faces.copy(), colors))
+        colors = state.get("start_colors", state["colors"]).cpu().numpy() if state["colored"] else None
+        self._start_with(MeshData(positions.copy(), faces.copy(), colors), state.get("mask"))
         with torch.no_grad():
             self.displacement.copy_(state["displacement"])
             self.colors.copy_(state["colors"])
 
-    def _start_with(self, data: MeshData) -> None:
+    def _start_with(self, data: MeshData, mask: Tensor | np.ndarray | None) -> None:
+        self.surface = MovingVertices(data, self.settings.smoothing, self.locked, mask, self._device)
         count = len(data.positions)
         colors = np.full((count, 3), GRAY, dtype=np.float32) if data.colors is None else data.colors
         self._colored = data.colors is not None
-        # C order, whatever the arrays' layout was: the solver and the kernels take nothing else.
-        self.start = torch.tensor(np.ascontiguousarray(data.positions), dtype=torch.float32, device=self._device)
-        self.faces = torch.tensor(np.ascontiguousarray(data.faces), dtype=torch.int32, device=self._device)
-        self.displacement = torch.zeros_like(self.start, requires_grad=True)
-        self.colors = torch.tensor(np.ascontiguousarray(colors), dtype=torch.float32, device=self._device, requires_grad=True)
-        self._topology = build_topology(self.faces)
-        self._preconditioner = Preconditioner(count, unique_edges(self.faces), self.settings.smoothing)
-        self._regularizers = MeshRegularizers(self.faces, count, self.start if self.locked else None)
+        self._start_colors = torch.tensor(np.ascontiguousarray(colors), dtype=torch.float32, device=self._device)
+        self.colors = self._start_colors.clone().requires_grad_()
+
+    def _shown_colors(self) -> Tensor:
+        if self.surface.mask is None:
+            return self.colors
+        return let_through(self._start_colors, self.colors, self.surface.mask[:, None])
+
+
+def keep_in_range(values: Tensor) -> Tensor:
+    """Clamped to [0, 1]; the gradient vanishes only where following it would lead further outside."""
+    return _KeepInRange.apply(values)
 
 
 class _KeepInRange(torch.autograd.Function):
-    """Clamp to [0, 1]; the gradient vanishes only where following it would lead further outside."""
-
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
         ctx.save_for_backward(values)
