@@ -3,7 +3,7 @@
 Both are linear radiance, the same from everywhere in the scene. Spherical harmonics are integrated against the materials'
 lobes exactly (`reflectance.py`); they can be optimized, and gradients of a picture's numbers are cheap too. A picture is
 split in two: its projection onto the harmonics, and what remains. Only the remainder is blurred beforehand for each
-roughness, around the mirror direction (Karis 2013), so that the approximation of that step touches only fine detail.
+roughness and looked up in the mirror direction (Karis 2013), so that what this neglects touches only fine detail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from backend.errors import InputError
 
 LEVELS = 8
-"""Blurred copies of a map, evenly spaced in roughness from 0 to 1."""
+"""Copies of a map for reflections, blurred for roughnesses evenly spaced from 0 to 1; one for diffuse light follows."""
 
 FINEST = 64
 """Rows of the maps that are looked up; larger pictures are averaged down to them (2.8 degrees a row)."""
@@ -115,7 +115,7 @@ class EnvironmentMap:
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def split(self) -> tuple[Tensor, Tensor]:
-        """The harmonic part as a polynomial `[10, 3]`, and the remainder blurred for each roughness, `[LEVELS, h, w, 3]`."""
+        """The harmonic part as a polynomial `[10, 3]`, and the remainder's copies `[LEVELS + 1, h, w, 3]`."""
         if self.image.requires_grad:
             return split_map(self.image)
         if self._kept is None:
@@ -153,19 +153,21 @@ def split_map(image: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _lobes(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Blurs for the roughnesses after 0: `[LEVELS - 1, row out, row in, frequency]`, real since lobes are even.
+    """Blurs for all copies but the first: `[LEVELS, row out, row in, frequency]`, real since lobes are even.
 
-    The lobe is GGX's, weighted by the cosine, for a surface whose normal, viewer and mirror direction are one.
+    For reflections the lobe is GGX's, weighted by the cosine, of a surface whose normal, viewer and mirror direction are
+    one; for diffuse light it is the cosine.
     """
     latitude = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
     longitude = np.arange(width) * (2.0 * np.pi / width)
     sine, cosine = np.sin(latitude), np.cos(latitude)
     aligned = sine[:, None, None] * sine[:, None] + cosine[:, None, None] * cosine[:, None] * np.cos(longitude)
+    lit = aligned.clip(0.0) * cosine[:, None]
     lobes = []
     for roughness in np.arange(1, LEVELS) / (LEVELS - 1):
-        squared = roughness**4
         # squared sine and cosine of the half vector's angle, without cancellation
-        lobe = aligned.clip(0.0) / (0.5 * (1.0 - aligned) + squared * 0.5 * (1.0 + aligned)) ** 2 * cosine[:, None]
-        lobe /= lobe.sum(axis=(1, 2), keepdims=True)
-        lobes.append(np.fft.rfft(lobe, axis=2).real)
-    return torch.from_numpy(np.stack(lobes)).to(device, dtype)
+        lobes.append(lit / (0.5 * (1.0 - aligned) + roughness**4 * 0.5 * (1.0 + aligned)) ** 2)
+    lobes = np.stack([*lobes, lit])
+    lobes /= lobes.sum(axis=(2, 3), keepdims=True)
+    lobes = np.fft.rfft(lobes, axis=3).real
+    return torch.from_numpy(lobes).to(device, dtype)

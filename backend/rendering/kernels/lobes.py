@@ -113,12 +113,9 @@ def map_place(direction: wp.vec3, height: int, width: int):
 
 
 @wp.func
-def look_up_map(
-    levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, roughness: float
-):
+def look_up_map(levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, level: float):
     """A map between its texels and levels, and its slopes along columns, rows and levels."""
     place, s, t, _inside = map_place(direction, sizes[1], sizes[2])
-    level = roughness * float(sizes[0] - 1)
     first = wp.min(int(level), sizes[0] - 2)
     u = level - float(first)
     start = first * sizes[1] * sizes[2]
@@ -160,11 +157,10 @@ def direction_slope(direction: wp.vec3, along_column: float, along_row: float, h
 
 @wp.func
 def spread_to_map(
-    grad_levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, roughness: float, grad: wp.vec3
+    grad_levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, level: float, grad: wp.vec3
 ):
     """The gradient of a lookup to the map's texels."""
     place, s, t, _inside = map_place(direction, sizes[1], sizes[2])
-    level = roughness * float(sizes[0] - 1)
     first = wp.min(int(level), sizes[0] - 2)
     u = level - float(first)
     step = sizes[1] * sizes[2]

@@ -65,7 +65,9 @@ def lobe_light(
     part_b = gather(features(f[6], f[7], f[8], f[9], f[10], f[11], n, v), polynomial)
     if kind == MAP:
         mirror = n * (2.0 * wp.dot(n, v)) - v
-        seen, _s, _t, _u = look_up_map(residual, sizes, mirror, roughness)
+        seen, _s, _t, _u = look_up_map(residual, sizes, mirror, roughness * float(sizes[0] - 2))
+        softened, _x, _y, _z = look_up_map(residual, sizes, n, float(sizes[0] - 1))
+        diffuse += softened
         part_a += seen * f[0]
         part_b += seen * f[6]
     return diffuse, part_a, part_b
@@ -263,17 +265,22 @@ def shade_backward(
                 wp.atomic_add(grad_polynomial, slot + k, to_diffuse * lambert[k] + to_a * lobe_a[k] + to_b * lobe_b[k])
     if kind == MAP:
         mirror = n * (2.0 * facing) - v
-        seen, by_column, by_row, by_level = look_up_map(residual, sizes, mirror, rough)
+        level = rough * float(sizes[0] - 2)
+        seen, by_column, by_row, by_level = look_up_map(residual, sizes, mirror, level)
         to_seen = to_a * f[0] + to_b * f[6]
         by_factor[0] += wp.dot(to_a, seen)
         by_factor[6] += wp.dot(to_b, seen)
-        to_rough += wp.dot(to_seen, by_level) * float(sizes[0] - 1)
+        to_rough += wp.dot(to_seen, by_level) * float(sizes[0] - 2)
         to_mirror = direction_slope(mirror, wp.dot(to_seen, by_column), wp.dot(to_seen, by_row), sizes[1], sizes[2])
         onto = 2.0 * wp.dot(n, to_mirror)
         to_n += to_mirror * (2.0 * facing) + v * onto
         to_v += n * onto - to_mirror
+        last = float(sizes[0] - 1)
+        _softened, by_column, by_row, _by_level = look_up_map(residual, sizes, n, last)
+        to_n += direction_slope(n, wp.dot(to_diffuse, by_column), wp.dot(to_diffuse, by_row), sizes[1], sizes[2])
         if with_residual != 0:
-            spread_to_map(grad_residual, sizes, mirror, rough, to_seen)
+            spread_to_map(grad_residual, sizes, mirror, level, to_seen)
+            spread_to_map(grad_residual, sizes, n, last, to_diffuse)
 
     to_rough += wp.dot(by_factor, rising)
     to_mu += wp.dot(by_factor, along)

@@ -25,7 +25,7 @@ def shade_material(
     """Linear radiance `[P, 3]` of fragments; see `backend.rendering.shade_material`.
 
     Vectors are `[P, 3]`, metallic and roughness `[P]`. Either `polynomial` `[10, 3]` describes the light, with
-    `residual` `[L, H, W, 3]` for what it lacks of an environment map or None; or `light` and `ambient`, `[N, 3]` and
+    `residual` `[L, H, W, 3]` for what it lacks of an environment map (see `EnvironmentMap.split`) or None; or `light` and `ambient`, `[N, 3]` and
     `[N]`, do, each for P / N fragments.
     """
     lit = (normal.detach() != 0).any(dim=-1)
@@ -45,7 +45,9 @@ def shade_material(
         lambert = factors.new_tensor([1.0, 2.0 / 3.0, 0.0, 0.25, 0.0, 0.0]).expand(len(n), 6)
         diffuse, part_a, part_b = (_features(lobe, n, v) @ polynomial for lobe in (lambert, with_f0, beside))
         if residual is not None:
-            mirrored = _look_up_map(residual, 2.0 * facing[:, None] * n - v, roughness)
+            last = len(residual) - 1
+            diffuse = diffuse + _look_up_map(residual, n, torch.full_like(roughness, last))
+            mirrored = _look_up_map(residual, 2.0 * facing[:, None] * n - v, roughness * (last - 1))
             part_a, part_b = part_a + a[:, None] * mirrored, part_b + b[:, None] * mirrored
 
     lost = (1.0 / (a + b) - 1.0)[:, None]
@@ -94,8 +96,8 @@ def _features(lobe: Tensor, n: Tensor, v: Tensor) -> Tensor:
     )
 
 
-def _look_up_map(levels: Tensor, direction: Tensor, roughness: Tensor) -> Tensor:
-    """Trilinear lookup `[P, 3]` of latitude-longitude maps `[L, H, W, 3]`, their levels evenly spaced in roughness."""
+def _look_up_map(levels: Tensor, direction: Tensor, level: Tensor) -> Tensor:
+    """Trilinear lookup `[P, 3]` of latitude-longitude maps `[L, H, W, 3]` in `direction` `[P, 3]` at `level` `[P]`."""
     count, height, width = levels.shape[:3]
     x, y, z = direction.unbind(dim=1)
     across = x * x + z * z
@@ -104,7 +106,6 @@ def _look_up_map(levels: Tensor, direction: Tensor, roughness: Tensor) -> Tensor
     horizontal = torch.where(away, torch.where(away, across, 1.0).sqrt(), 0.0)
     column = (0.5 + torch.atan2(z, x) / (2.0 * math.pi)) * width - 0.5
     row = ((0.5 - torch.atan2(y, horizontal) / math.pi) * height - 0.5).clamp(0.0, height - 1.0)
-    level = roughness * (count - 1)
     left, top, first = column.detach().floor(), row.detach().floor(), level.detach().floor().clamp_max(count - 2)
     s, t, u = (column - left)[:, None], (row - top)[:, None], (level - first)[:, None]
     left, right = left.long() % width, (left.long() + 1) % width
