@@ -74,9 +74,10 @@ def _material(folder: Path, name: str, said: dict[str, str], shelf: ImageShelf) 
         normal = None
     glow = _color(said, "ke")
     shines = images["emission"] is not None or (glow is not None and glow.any())
-    base = _color(said, "kd")
+    plain = _color(said, "kd")
+    plain = np.full(3, GRAY, np.float32) if plain is None else plain
     return MaterialData(
-        tinted(images["color"], np.ones(3)) if images["color"] is not None else np.float32(GRAY if base is None else base),
+        plain if images["color"] is None else tinted(images["color"], np.ones(3)),
         channel(images["metallic"], 0, 1.0 if images["metallic"] is not None else _number(said.get("pm", "")) or 0.0),
         channel(images["roughness"], 0, 1.0 if images["roughness"] is not None else _roughness(said)),
         None if normal is None else normal_from_bytes(normal),
