@@ -21,13 +21,12 @@ MAX_BYTES = 1 << 28
 MAX_SIDE = 4096
 """Texels; larger images are reduced to it."""
 
-MAX_PIXELS = 1 << 28
-"""Of an image before it is reduced (16384 x 16384); beyond this, nothing is decoded."""
+MAX_PIXELS = 1 << 27
+"""Of an image before it is reduced (11,585 x 11,585); beyond this, nothing is decoded."""
 
 MAX_TOTAL_TEXELS = 8 * MAX_SIDE**2
 """Of all images of one file together."""
 
-# Pillow's own limit warns at a third of this size; ours is checked before it can matter.
 _KEPT_MODES = {"L", "LA", "RGB", "RGBA"}
 
 
@@ -64,8 +63,7 @@ class ImageShelf:
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    self.notes.append(f"The texture {name} has {width:,} x {height:,} pixels, too many to be read.")
-                    return None
+                    raise Image.DecompressionBombError  # as Pillow does for still larger ones
                 factor = -(-max(width, height) // MAX_SIDE)
                 self._texels += (width // factor + 1) * (height // factor + 1)
                 if self._texels > MAX_TOTAL_TEXELS:
@@ -78,6 +76,9 @@ class ImageShelf:
                         f"The texture {name} was reduced from {width} x {height} to {image.width} x {image.height}."
                     )
                 return np.asarray(_eight_bit(image).convert("RGBA"))
+        except Image.DecompressionBombError:
+            self.notes.append(f"The texture {name} has more than {MAX_PIXELS:,} pixels and is left out; scale it down.")
+            return None
         except Exception:  # decoders of damaged images raise anything
             self.notes.append(f"The texture {name} cannot be read as an image and is left out.")
             return None
