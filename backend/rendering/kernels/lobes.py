@@ -90,9 +90,21 @@ def slopes(grad: wp.vec3, polynomial: wp.array(dtype=wp.vec3)):
     return g[0], wp.vec3(g[1], g[2], g[3]), wp.mat33(g[4], xy, xz, xy, g[5], yz, xz, yz, g[6])
 
 
+@wp.struct
+class Place:
+    """Where a direction points in a latitude-longitude map: columns, rows, and how far from the first to the second."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+    s: float
+    t: float
+    by_row: float
+
+
 @wp.func
-def map_place(direction: wp.vec3, height: int, width: int):
-    """Left and right column, top and bottom row, and how far between them; whether the row is within the picture."""
+def find_place(direction: wp.vec3, sizes: wp.vec3i):
     x = direction[0]
     z = direction[2]
     across = x * x + z * z
@@ -101,79 +113,84 @@ def map_place(direction: wp.vec3, height: int, width: int):
         x = 1.0
         z = 0.0
         horizontal = 0.0
-    column = (0.5 + wp.atan2(z, x) / (2.0 * PI)) * float(width) - 0.5
-    raw = (0.5 - wp.atan2(direction[1], horizontal) / PI) * float(height) - 0.5
-    row = wp.clamp(raw, 0.0, float(height) - 1.0)
+    column = (0.5 + wp.atan2(z, x) / (2.0 * PI)) * float(sizes[2]) - 0.5
+    raw = (0.5 - wp.atan2(direction[1], horizontal) / PI) * float(sizes[1]) - 0.5
+    row = wp.clamp(raw, 0.0, float(sizes[1]) - 1.0)
     floor = wp.floor(column)
-    left = (int(floor) + width) % width
-    right = (left + 1) % width
-    top = int(row)
-    bottom = wp.min(top + 1, height - 1)
-    return wp.vec4i(left, right, top, bottom), column - floor, row - float(top), row == raw
+    place = Place()
+    place.left = (int(floor) + sizes[2]) % sizes[2]
+    place.right = (place.left + 1) % sizes[2]
+    place.top = int(row)
+    place.bottom = wp.min(place.top + 1, sizes[1] - 1)
+    place.s = column - floor
+    place.t = row - float(place.top)
+    place.by_row = wp.where(row == raw, 1.0, 0.0)  # beyond the first and last row's centers nothing changes with it
+    return place
 
 
 @wp.func
-def look_up_map(levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, level: float):
+def look_up_map(levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, place: Place, level: float):
     """A map between its texels and levels, and its slopes along columns, rows and levels."""
-    place, s, t, _inside = map_place(direction, sizes[1], sizes[2])
     first = wp.min(int(level), sizes[0] - 2)
     u = level - float(first)
-    start = first * sizes[1] * sizes[2]
     step = sizes[1] * sizes[2]
-    top = start + place[2] * sizes[2]
-    bottom = start + place[3] * sizes[2]
-    tl = levels[top + place[0]] * (1.0 - u) + levels[step + top + place[0]] * u
-    tr = levels[top + place[1]] * (1.0 - u) + levels[step + top + place[1]] * u
-    bl = levels[bottom + place[0]] * (1.0 - u) + levels[step + bottom + place[0]] * u
-    br = levels[bottom + place[1]] * (1.0 - u) + levels[step + bottom + place[1]] * u
-    upper = tl * (1.0 - s) + tr * s
-    lower = bl * (1.0 - s) + br * s
-    rising = (
-        (levels[step + top + place[0]] - levels[top + place[0]]) * ((1.0 - s) * (1.0 - t))
-        + (levels[step + top + place[1]] - levels[top + place[1]]) * (s * (1.0 - t))
-        + (levels[step + bottom + place[0]] - levels[bottom + place[0]]) * ((1.0 - s) * t)
-        + (levels[step + bottom + place[1]] - levels[bottom + place[1]]) * (s * t)
-    )
-    value = upper * (1.0 - t) + lower * t
-    return value, (tr - tl) * (1.0 - t) + (br - bl) * t, lower - upper, rising
+    top = first * step + place.top * sizes[2]
+    bottom = first * step + place.bottom * sizes[2]
+    tl = levels[top + place.left]
+    tr = levels[top + place.right]
+    bl = levels[bottom + place.left]
+    br = levels[bottom + place.right]
+    tl_rise = levels[step + top + place.left] - tl
+    tr_rise = levels[step + top + place.right] - tr
+    bl_rise = levels[step + bottom + place.left] - bl
+    br_rise = levels[step + bottom + place.right] - br
+    tl += tl_rise * u
+    tr += tr_rise * u
+    bl += bl_rise * u
+    br += br_rise * u
+    upper = tl + (tr - tl) * place.s
+    lower = bl + (br - bl) * place.s
+    upper_rise = tl_rise + (tr_rise - tl_rise) * place.s
+    lower_rise = bl_rise + (br_rise - bl_rise) * place.s
+    by_row = lower - upper
+    by_column = (tr - tl) * (1.0 - place.t) + (br - bl) * place.t
+    return upper + by_row * place.t, by_column, by_row, upper_rise + (lower_rise - upper_rise) * place.t
 
 
 @wp.func
-def direction_slope(direction: wp.vec3, along_column: float, along_row: float, height: int, width: int):
+def direction_slope(direction: wp.vec3, place: Place, sizes: wp.vec3i, by_column: float, by_row: float):
     """The gradient to a direction from those to its place in a map."""
-    _place, _s, _t, inside = map_place(direction, height, width)
     across = direction[0] * direction[0] + direction[2] * direction[2]
     if across <= SMALLEST_LENGTH * SMALLEST_LENGTH:
         return wp.vec3(0.0)
-    turning = along_column * float(width) / (2.0 * PI * across)
-    grad = wp.vec3(-direction[2] * turning, 0.0, direction[0] * turning)
-    if inside:
-        horizontal = wp.sqrt(across)
-        rising = -along_row * float(height) / (PI * (across + direction[1] * direction[1]))
-        sinking = -rising * direction[1] / horizontal
-        grad += wp.vec3(sinking * direction[0], rising * horizontal, sinking * direction[2])
-    return grad
+    turning = by_column * float(sizes[2]) / (2.0 * PI * across)
+    horizontal = wp.sqrt(across)
+    rising = -place.by_row * by_row * float(sizes[1]) / (PI * (across + direction[1] * direction[1]))
+    sinking = -rising * direction[1] / horizontal
+    return wp.vec3(
+        sinking * direction[0] - direction[2] * turning,
+        rising * horizontal,
+        sinking * direction[2] + direction[0] * turning,
+    )
 
 
 @wp.func
 def spread_to_map(
-    grad_levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, direction: wp.vec3, level: float, grad: wp.vec3
+    grad_levels: wp.array(dtype=wp.vec3), sizes: wp.vec3i, place: Place, level: float, grad: wp.vec3
 ):
     """The gradient of a lookup to the map's texels."""
-    place, s, t, _inside = map_place(direction, sizes[1], sizes[2])
     first = wp.min(int(level), sizes[0] - 2)
     u = level - float(first)
-    step = sizes[1] * sizes[2]
-    top = first * step + place[2] * sizes[2]
-    bottom = first * step + place[3] * sizes[2]
-    wp.atomic_add(grad_levels, top + place[0], grad * ((1.0 - u) * (1.0 - t) * (1.0 - s)))
-    wp.atomic_add(grad_levels, top + place[1], grad * ((1.0 - u) * (1.0 - t) * s))
-    wp.atomic_add(grad_levels, bottom + place[0], grad * ((1.0 - u) * t * (1.0 - s)))
-    wp.atomic_add(grad_levels, bottom + place[1], grad * ((1.0 - u) * t * s))
-    wp.atomic_add(grad_levels, step + top + place[0], grad * (u * (1.0 - t) * (1.0 - s)))
-    wp.atomic_add(grad_levels, step + top + place[1], grad * (u * (1.0 - t) * s))
-    wp.atomic_add(grad_levels, step + bottom + place[0], grad * (u * t * (1.0 - s)))
-    wp.atomic_add(grad_levels, step + bottom + place[1], grad * (u * t * s))
+    for side in range(2):
+        share = wp.where(side == 0, 1.0 - u, u)
+        if share > 0.0:
+            start = (first + side) * sizes[1] * sizes[2]
+            top = start + place.top * sizes[2]
+            bottom = start + place.bottom * sizes[2]
+            wp.atomic_add(grad_levels, top + place.left, grad * (share * (1.0 - place.t) * (1.0 - place.s)))
+            wp.atomic_add(grad_levels, top + place.right, grad * (share * (1.0 - place.t) * place.s))
+            wp.atomic_add(grad_levels, bottom + place.left, grad * (share * place.t * (1.0 - place.s)))
+            wp.atomic_add(grad_levels, bottom + place.right, grad * (share * place.t * place.s))
 
 
 @wp.func

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from backend.rendering import constants
 from backend.rendering.kernels.lobes import (
+    Factors,
+    Place,
     direction_slope,
     features,
+    find_place,
     gather,
     lamp_lobe,
     lamp_slopes,
@@ -42,12 +45,10 @@ def lobe_light(
     v: wp.vec3,
     mu: float,
     roughness: float,
-    f: wp.types.vector(length=13, dtype=float),
+    f: Factors,
     kind: int,
     view: int,
     polynomial: wp.array(dtype=wp.vec3),
-    residual: wp.array(dtype=wp.vec3),
-    sizes: wp.vec3i,
     light: wp.array(dtype=wp.vec3),
     ambient: wp.array(dtype=float),
 ):
@@ -63,13 +64,6 @@ def lobe_light(
     diffuse = gather(features(1.0, 2.0 / 3.0, 0.0, 0.25, 0.0, 0.0, n, v), polynomial)
     part_a = gather(features(f[0], f[1], f[2], f[3], f[4], f[5], n, v), polynomial)
     part_b = gather(features(f[6], f[7], f[8], f[9], f[10], f[11], n, v), polynomial)
-    if kind == MAP:
-        mirror = n * (2.0 * wp.dot(n, v)) - v
-        seen, _s, _t, _u = look_up_map(residual, sizes, mirror, roughness * float(sizes[0] - 2))
-        softened, _x, _y, _z = look_up_map(residual, sizes, n, float(sizes[0] - 1))
-        diffuse += softened
-        part_a += seen * f[0]
-        part_b += seen * f[6]
     return diffuse, part_a, part_b
 
 
@@ -106,19 +100,26 @@ def shade_forward(
     v = toward_viewer[i] / wp.max(wp.length(toward_viewer[i]), SMALLEST_LENGTH)
     mu = wp.clamp(wp.dot(n, v), SMALLEST_COSINE, 1.0)
     rough = wp.clamp(roughness[i], SMALLEST_ROUGHNESS, 1.0)
-    f, _rising, _along = look_up_factors(table, rough, mu)
-    diffuse, part_a, part_b = lobe_light(
-        n, v, mu, rough, f, kind, i // per_view, polynomial, residual, sizes, light, ambient
-    )
+    f, _by_roughness, _by_cosine = look_up_factors(table, rough, mu)
+    diffuse, part_a, part_b = lobe_light(n, v, mu, rough, f, kind, i // per_view, polynomial, light, ambient)
+    if kind == MAP:
+        mirror = n * (2.0 * wp.dot(n, v)) - v
+        level = rough * float(sizes[0] - 2)
+        seen, _seen_by_column, _seen_by_row, _by_level = look_up_map(residual, sizes, find_place(mirror, sizes), level)
+        last = float(sizes[0] - 1)
+        softened, _by_column, _by_row, _never = look_up_map(residual, sizes, find_place(n, sizes), last)
+        diffuse += softened
+        part_a += seen * f[0]
+        part_b += seen * f[6]
     lost = 1.0 / (f[0] + f[6]) - 1.0
-    plain_bounces, _p, _q = bounces(F0, f[12])
+    plain_bounces, _by_f0, _plain_slope = bounces(F0, f[12])
     plain = 1.0 + lost * plain_bounces
     through = 1.0 - (F0 * f[0] + f[6]) * plain
     metal = metallic[i]
     color = albedo[i]
     shown = wp.vec3()
     for c in range(3):
-        tint_bounces, _r, _s = bounces(color[c], f[12])
+        tint_bounces, _by_color, _by_mean = bounces(color[c], f[12])
         dielectric = through * color[c] * diffuse[c] + plain * (F0 * part_a[c] + part_b[c])
         conductor = (1.0 + lost * tint_bounces) * (color[c] * part_a[c] + part_b[c])
         shown[c] = (1.0 - metal) * dielectric + metal * conductor
@@ -164,12 +165,32 @@ def shade_backward(
     rough = wp.clamp(roughness[i], SMALLEST_ROUGHNESS, 1.0)
     view = i // per_view
     f, rising, along = look_up_factors(table, rough, mu)
-    diffuse, part_a, part_b = lobe_light(n, v, mu, rough, f, kind, view, polynomial, residual, sizes, light, ambient)
+    diffuse, part_a, part_b = lobe_light(n, v, mu, rough, f, kind, view, polynomial, light, ambient)
+    mirror = n * (2.0 * facing) - v
+    mirror_place = Place()
+    normal_place = Place()
+    level = rough * float(sizes[0] - 2)
+    last = float(sizes[0] - 1)
+    seen = wp.vec3(0.0)
+    softened = wp.vec3(0.0)
+    seen_by_column = wp.vec3(0.0)
+    seen_by_row = wp.vec3(0.0)
+    seen_by_level = wp.vec3(0.0)
+    softened_by_column = wp.vec3(0.0)
+    softened_by_row = wp.vec3(0.0)
+    if kind == MAP:
+        mirror_place = find_place(mirror, sizes)
+        normal_place = find_place(n, sizes)
+        seen, seen_by_column, seen_by_row, seen_by_level = look_up_map(residual, sizes, mirror_place, level)
+        softened, softened_by_column, softened_by_row, _never = look_up_map(residual, sizes, normal_place, last)
+        diffuse += softened
+        part_a += seen * f[0]
+        part_b += seen * f[6]
 
     # From the radiance to the light on each lobe and to the factors
     total = f[0] + f[6]
     lost = 1.0 / total - 1.0
-    plain_bounces, _p, plain_slope = bounces(F0, f[12])
+    plain_bounces, _by_f0, plain_slope = bounces(F0, f[12])
     plain = 1.0 + lost * plain_bounces
     coating = F0 * f[0] + f[6]
     through = 1.0 - coating * plain
@@ -264,23 +285,22 @@ def shade_backward(
             for k in range(10):
                 wp.atomic_add(grad_polynomial, slot + k, to_diffuse * lambert[k] + to_a * lobe_a[k] + to_b * lobe_b[k])
     if kind == MAP:
-        mirror = n * (2.0 * facing) - v
-        level = rough * float(sizes[0] - 2)
-        seen, by_column, by_row, by_level = look_up_map(residual, sizes, mirror, level)
         to_seen = to_a * f[0] + to_b * f[6]
         by_factor[0] += wp.dot(to_a, seen)
         by_factor[6] += wp.dot(to_b, seen)
-        to_rough += wp.dot(to_seen, by_level) * float(sizes[0] - 2)
-        to_mirror = direction_slope(mirror, wp.dot(to_seen, by_column), wp.dot(to_seen, by_row), sizes[1], sizes[2])
+        to_rough += wp.dot(to_seen, seen_by_level) * float(sizes[0] - 2)
+        to_mirror = direction_slope(
+            mirror, mirror_place, sizes, wp.dot(to_seen, seen_by_column), wp.dot(to_seen, seen_by_row)
+        )
         onto = 2.0 * wp.dot(n, to_mirror)
         to_n += to_mirror * (2.0 * facing) + v * onto
         to_v += n * onto - to_mirror
-        last = float(sizes[0] - 1)
-        _softened, by_column, by_row, _by_level = look_up_map(residual, sizes, n, last)
-        to_n += direction_slope(n, wp.dot(to_diffuse, by_column), wp.dot(to_diffuse, by_row), sizes[1], sizes[2])
+        to_n += direction_slope(
+            n, normal_place, sizes, wp.dot(to_diffuse, softened_by_column), wp.dot(to_diffuse, softened_by_row)
+        )
         if with_residual != 0:
-            spread_to_map(grad_residual, sizes, mirror, level, to_seen)
-            spread_to_map(grad_residual, sizes, n, last, to_diffuse)
+            spread_to_map(grad_residual, sizes, mirror_place, level, to_seen)
+            spread_to_map(grad_residual, sizes, normal_place, last, to_diffuse)
 
     to_rough += wp.dot(by_factor, rising)
     to_mu += wp.dot(by_factor, along)
