@@ -128,7 +128,7 @@ def write_mesh(mesh: MeshData, path: Path, name: str = "Galatea", polygons: Poly
     if suffix == ".obj":
         for file, content in obj_files(mesh, path.name, name, polygons).items():
             write_atomically(path.with_name(file), content)
-        return ()
+        return _blender_on_obj(mesh)
     if suffix == ".ply":
         write_atomically(path, ply_bytes(mesh, polygons))
         lost = mesh.uvs is not None or mesh.material is not None
@@ -137,6 +137,17 @@ def write_mesh(mesh: MeshData, path: Path, name: str = "Galatea", polygons: Poly
         write_atomically(path, stl_bytes(mesh))
         return ("STL files hold bare triangles: colors, texture coordinates, materials and polygons are left out.",)
     raise InputError(f'{path} ends in "{path.suffix}"; meshes can be written as {", ".join(WRITABLE)} files.')
+
+
+def _blender_on_obj(mesh: MeshData) -> tuple[str, ...]:
+    material = mesh.material
+    data = () if material is None else (material.metallic, material.roughness, material.normal)
+    if not any(np.ndim(each) >= 2 for each in data if each is not None):
+        return ()
+    return (
+        "Blender takes every texture of an OBJ file for a color: there, set the metallic, roughness and normal images to "
+        "Non-Color, or use GLB.",
+    )
 
 
 def _check_file(path: Path) -> None:
