@@ -13,6 +13,7 @@ import numpy as np
 from backend.errors import InputError
 from backend.representations.closest_point import transfer_attributes
 from backend.representations.isosurface import extract_isosurface
+from backend.representations.mesh_checks import MAX_FACES, check_mesh, counted
 from backend.representations.mesh_data import MeshData
 from backend.representations.remesh import remesh_isotropic
 from backend.representations.soundness import Soundness, drop_dust, soundness
@@ -21,11 +22,7 @@ with warnings.catch_warnings():  # its package imports scipy.ndimage.filters, a 
     warnings.simplefilter("ignore", DeprecationWarning)
     import gpytoolbox
 
-__all__ = ["Soundness", "check_and_repair", "inverted_share", "make_sound", "soundness"]
-
-MAX_FACES = 5_000_000
-MAX_COORDINATE = 1e15
-"""Beyond this, squared lengths leave float32."""
+__all__ = ["MAX_FACES", "Soundness", "check_and_repair", "inverted_share", "make_sound", "soundness"]
 
 MAX_INVERTED = 0.002
 """Share of the area that may lie inside the object or face inward before the surface is rebuilt."""
@@ -42,17 +39,17 @@ def check_and_repair(mesh: MeshData) -> tuple[MeshData, list[str]]:
         InputError: there is nothing to optimize, or numbers that cannot be worked with.
     """
     positions, faces = np.asarray(mesh.positions), np.asarray(mesh.faces)
-    _check_shapes(positions, faces)
-    _check_numbers(positions, faces)
+    check_mesh(mesh)
     positions = np.ascontiguousarray(positions, dtype=np.float32)
     faces = np.ascontiguousarray(faces, dtype=np.int32)
     flat = np.flatnonzero(_is_flat(positions, faces))
     if len(flat):
         raise InputError(
-            f"{_count(len(flat), 'face')} of the mesh {'has' if len(flat) == 1 else 'have'} no area (the first is face "
+            f"{counted(len(flat), 'face')} of the mesh {'has' if len(flat) == 1 else 'have'} no area (the first is face "
             f"{flat[0]}); remove them first, in Blender with Mesh > Clean Up > Degenerate Dissolve."
         )
-    checked = MeshData(positions, faces, _checked_colors(mesh.colors, len(positions)))
+    colors = None if mesh.colors is None else np.asarray(mesh.colors).clip(0.0, 1.0)
+    checked = MeshData(positions, faces, None if colors is None else np.ascontiguousarray(colors, dtype=np.float32))
     return checked, _notes(checked)
 
 
@@ -91,48 +88,6 @@ def inverted_share(mesh: MeshData) -> float:
     return float(double_area[inverted].sum() / double_area.sum())
 
 
-def _check_shapes(positions: np.ndarray, faces: np.ndarray) -> None:
-    if positions.ndim != 2 or positions.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise InputError(
-            f"A mesh needs positions [V, 3] and triangles [F, 3], but has {positions.shape} and {faces.shape}."
-        )
-    if len(positions) == 0 or len(faces) == 0:
-        raise InputError(
-            f"The mesh has {_count(len(positions), 'vertex', 'vertices')} and {_count(len(faces), 'face')}: there is "
-            "nothing to optimize; give one with a surface."
-        )
-    if len(faces) > MAX_FACES:
-        raise InputError(f"The mesh has {len(faces):,} faces; at most {MAX_FACES:,} can be used, so decimate it first.")
-
-
-def _check_numbers(positions: np.ndarray, faces: np.ndarray) -> None:
-    bad = ~np.isfinite(positions).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"{_count(int(bad.sum()), 'vertex', 'vertices')} of the mesh {'has' if bad.sum() == 1 else 'have'} coordinates "
-            f"that are not numbers (the first is vertex {int(np.argmax(bad))}); repair or remove them first."
-        )
-    if np.abs(positions).max() > MAX_COORDINATE:
-        raise InputError(f"The mesh has coordinates beyond {MAX_COORDINATE:g}; scale it down first.")
-    if not np.issubdtype(faces.dtype, np.integer):
-        raise InputError(f"Faces must be integers, not {faces.dtype}.")
-    wrong = (faces < 0) | (faces >= len(positions))
-    if wrong.any():
-        raise InputError(
-            f"Face {int(np.argmax(wrong.any(axis=1)))} names vertex {int(faces[wrong][0])}, but the mesh has vertices 0 to "
-            f"{len(positions) - 1}; the file is damaged, so export it again."
-        )
-
-
-def _checked_colors(colors: np.ndarray | None, count: int) -> np.ndarray | None:
-    if colors is None:
-        return None
-    colors = np.asarray(colors)
-    if colors.shape != (count, 3) or not np.isfinite(colors).all():
-        raise InputError(f"Vertex colors must be {count} x 3 numbers in [0, 1], not an array of shape {colors.shape}.")
-    return np.ascontiguousarray(colors.clip(0.0, 1.0), dtype=np.float32)
-
-
 def _is_flat(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Faces that repeat a vertex or whose area is 0 to the precision of the coordinates."""
     corners = positions.astype(np.float64)[faces]
@@ -146,10 +101,10 @@ def _notes(mesh: MeshData) -> list[str]:
     facts = soundness(mesh)
     unused = len(mesh.positions) - len(np.unique(mesh.faces))
     if unused:
-        notes.append(f"{_count(unused, 'vertex', 'vertices')} that no face uses will stay where they are.")
+        notes.append(f"{counted(unused, 'vertex', 'vertices')} that no face uses will stay where they are.")
     twins = len(mesh.positions) - len(np.unique(mesh.positions, axis=0))
     if twins:
-        notes.append(f"{_count(twins, 'vertex', 'vertices')} lie exactly on others; unless joined, a gap can open there.")
+        notes.append(f"{counted(twins, 'vertex', 'vertices')} lie exactly on others; unless joined, a gap can open there.")
     if not facts.manifold:
         notes.append("Some edges or vertices join more faces than a surface can (not manifold); shading may be odd there.")
     if not facts.watertight:
@@ -196,7 +151,3 @@ def _winding_numbers(points: np.ndarray, positions: np.ndarray, faces: np.ndarra
     return gpytoolbox.fast_winding_number(
         np.ascontiguousarray(points, dtype=np.float64), positions.astype(np.float64), faces.astype(np.int32)
     )
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend.errors import InputError
-from backend.representations import repair
+from backend.representations import mesh_checks, repair
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import icosphere
 from backend.representations.repair import check_and_repair, inverted_share, make_sound
@@ -58,7 +58,7 @@ def test_unusable_meshes_are_refused_with_what_to_do(mesh, words):
 
 
 def test_too_many_faces_are_refused_before_anything_slow(monkeypatch):
-    monkeypatch.setattr(repair, "MAX_FACES", 10)
+    monkeypatch.setattr(mesh_checks, "MAX_FACES", 10)
     with pytest.raises(InputError, match="80 faces; at most 10"):
         check_and_repair(BALL)
 
