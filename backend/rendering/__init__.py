@@ -7,7 +7,7 @@ from backend.rendering.lighting import Light, Shading, headlight, sample_light
 from backend.rendering.material import Material, tangent_corners
 from backend.rendering.material_render import render_material
 from backend.rendering.metal_rough import Illumination, shade_material
-from backend.rendering.operators import interpolate, rasterize, vertex_normals
+from backend.rendering.operators import interpolate, rasterize, screen_derivatives, vertex_normals
 from backend.rendering.render import Rendered, render_mesh, to_clip_space
 from backend.rendering.silhouettes import antialias
 from backend.rendering.texturing import highest_safe_level, texture
@@ -31,6 +31,7 @@ __all__ = [
     "render_material",
     "render_mesh",
     "sample_light",
+    "screen_derivatives",
     "shade",
     "shade_material",
     "tangent_corners",

@@ -3,6 +3,9 @@
 SMALLEST_W = 1.0e-6
 """A vertex nearer than this along the viewing axis cannot be seen (it would be divided by)."""
 
+LARGEST = 3.0e38
+"""A coordinate or a depth beyond this counts as infinite."""
+
 W_SLACK = 1.0e-3
 """How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge is hidden."""
 

@@ -15,8 +15,9 @@ class Fragments:
     """The nearest surface at each pixel center.
 
     Attributes:
-        face_id: int32 `[N, H, W]`, -1 on the background.
-        barycentrics: `[N, H, W, 3]`, perspective-correct, 0 on the background; differentiable in the clip positions.
+        face_id: int32 `[N, H, W]`, row of `faces`, -1 on the background.
+        barycentrics: `[N, H, W, 3]` in [0, 1], perspective-correct, in the order of the face's vertices, 0 on the
+            background; differentiable in the clip positions.
         depth: `[N, H, W]`, z/w in [-1, 1], 1 on the background; differentiable.
         w: `[N, H, W]`, distance along the viewing axis, infinite on the background; differentiable.
     """

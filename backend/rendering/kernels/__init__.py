@@ -1,6 +1,7 @@
 """The operators as NVIDIA Warp kernels, on CPU and CUDA. Importing this needs Warp; the names are `reference`'s."""
 
 from backend.rendering.kernels.antialiasing import antialias
+from backend.rendering.kernels.derivatives import screen_derivatives
 from backend.rendering.kernels.hash_grid import encode_hash_grid
 from backend.rendering.kernels.interpolation import interpolate
 from backend.rendering.kernels.material import shade_material
@@ -18,6 +19,7 @@ __all__ = [
     "occupied_samples",
     "rasterize",
     "sample_density",
+    "screen_derivatives",
     "shade",
     "shade_material",
     "texture",

@@ -101,26 +101,36 @@ def launch(kernel: wp.Kernel, count: int, arguments: list) -> None:
         wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
 
 
+def lanes_per_row(device: torch.device, width: int) -> int:
+    """How many threads share a row of pixels: on a GPU one a pixel; on the CPU one, which walks along the row.
+
+    Lane l takes the columns l, l + lanes and so on. What a row has in common is then worked out once on the CPU.
+    """
+    return 1 if device.type == "cpu" else width
+
+
 class rows:
-    """A tensor `[..., 2 | 3 | 4]`, seen by a kernel as a flat array of vectors of that length."""
+    """A tensor seen by a kernel as a flat array of vectors: its last dimension, or `length` numbers each."""
 
-    __slots__ = ("device", "tensor")
+    __slots__ = ("device", "length", "tensor")
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, length: int | None = None) -> None:
         self.tensor = tensor
         self.device = tensor.device
+        self.length = tensor.shape[-1] if length is None else length
 
     def array(self) -> object:
-        length = self.tensor.shape[-1]
-        return _array(self.tensor.view(-1, length), _ROW_TYPES[self.tensor.dtype, length])
+        return _array(self.tensor.view(-1, self.length), ROW_TYPES[self.tensor.dtype, self.length])
 
 
-_ROW_TYPES = {
+ROW_TYPES = {
+    (torch.float32, 1): wp.types.vector(1, wp.float32),
     (torch.float32, 2): wp.vec2,
     (torch.float32, 3): wp.vec3,
     (torch.float32, 4): wp.vec4,
     (torch.int32, 2): wp.vec2i,
     (torch.int32, 3): wp.vec3i,
+    (torch.int32, 4): wp.vec4i,
 }
 
 

@@ -5,6 +5,7 @@ Same names, signatures and rules as `backend.rendering.kernels`; gradients by au
 """
 
 from backend.rendering.reference.antialiasing import antialias
+from backend.rendering.reference.derivatives import screen_derivatives
 from backend.rendering.reference.hash_grid import encode_hash_grid
 from backend.rendering.reference.interpolation import interpolate
 from backend.rendering.reference.material import shade_material
@@ -22,6 +23,7 @@ __all__ = [
     "occupied_samples",
     "rasterize",
     "sample_density",
+    "screen_derivatives",
     "shade",
     "shade_material",
     "texture",

@@ -45,15 +45,27 @@ def test_visible_faces_are_those_of_a_float64_brute_force(triangle_soup, seed) -
         assert (expected >= 0).mean() > 0.2
 
 
-@pytest.mark.parametrize("lanes", [2, 5])
-def test_sharing_a_face_between_threads_changes_nothing(triangle_soup, monkeypatch, lanes) -> None:
+@pytest.mark.parametrize("room_for", [0, 3, 100_000], ids=["no queue", "queue overflows", "queue suffices"])
+def test_the_queue_for_large_faces_changes_nothing(triangle_soup, monkeypatch, room_for) -> None:
     visibility = pytest.importorskip("backend.rendering.kernels.visibility", reason="Warp has no build here")
     scene = triangle_soup(0)
     clip = to_clip_space(scene.vertices, scene.cameras.clip_matrix())
-    alone = rasterize(clip, scene.faces, 50, 50)
-    monkeypatch.setattr(visibility, "_lanes", lambda *_: lanes)  # as on a GPU
-    shared = rasterize(clip, scene.faces, 50, 50)
-    assert torch.equal(alone.face_id, shared.face_id) and torch.equal(alone.barycentrics, shared.barycentrics)
+    alone = rasterize(clip, scene.faces, 150, 170)
+    drained = []
+    launch = visibility.launch
+
+    def spy(kernel, count, arguments) -> None:
+        launch(kernel, count, arguments)
+        if kernel is visibility.draw_queued_blocks:
+            drained.append(int(arguments[2]))
+
+    monkeypatch.setattr(visibility, "launch", spy)
+    monkeypatch.setattr(visibility, "DRAINING_THREADS", 256)
+    monkeypatch.setattr(visibility, "_queue_sizes", lambda *_: (visibility.INLINE_PIXELS, room_for))  # as on a GPU
+    queued = rasterize(clip, scene.faces, 150, 170)
+    assert drained == [] if room_for == 0 else drained[0] > 60
+    for one, other in zip(vars(alone).values(), vars(queued).values()):
+        assert torch.equal(one, other)
 
 
 def test_watertight_grid_has_no_holes() -> None:
@@ -122,9 +134,9 @@ def test_barycentrics_depth_and_w_are_perspective_correct() -> None:
 def test_faces_that_cannot_be_drawn_are_left_out() -> None:
     square = [[-1.0, -1, 0, 1], [1, -1, 0, 1], [1, 1, 0, 1]]
     awkward = {
-        "nearer than the near plane": [[-1.0, -1, 0, 1], [1, -1, -1.1, 1], [1, 1, 0, 1]],
-        "behind the camera": [[-1.0, -1, 0, 1], [1, -1, 0.5, -1], [1, 1, 0, 1]],
-        "w of zero": [[-1.0, -1, 0, 1], [1, -1, 0, 0], [1, 1, 0, 1]],
+        "nearer than the near plane": [[-1.0, -1, -1.1, 1], [1, -1, -1.1, 1], [1, 1, -1.2, 1]],
+        "behind the camera": [[-1.0, -1, 0, -1], [1, -1, 0.5, -1], [1, 1, 0, -1]],
+        "w of zero": [[-1.0, -1, 0, 0], [1, -1, 0, 0], [1, 1, 0, 0]],
         "not a number": [[-1.0, -1, 0, 1], [float("nan"), -1, 0, 1], [1, 1, 0, 1]],
         "infinite": [[-1.0, -1, 0, 1], [float("inf"), -1, 0, 1], [1, 1, 0, 1]],
         "no area": [[-1.0, -1, 0, 1], [0, 0, 0, 1], [1, 1, 0, 1]],
