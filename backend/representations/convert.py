@@ -49,6 +49,12 @@ SKIN_VOXELS = 1.5
 
 SKIN_SAMPLES = 16
 
+CRACK = 0.2
+"""The widest crack in a shell that is sealed to fill what the shell encloses."""
+
+SIZABLE = 0.02
+"""Share of the solid's own volume that a cavity behind cracks must have."""
+
 FIELD_SCALE = 10.0
 """Density at which a logit of a sampled field is log(e - 1): as a density grid has it."""
 
@@ -180,10 +186,30 @@ def _logits_from_level(field: SampledField) -> np.ndarray:
 def _clean_surface(logits: np.ndarray, target_vertices: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions and faces of {logits > 0} inside the unit sphere, filled and without dust."""
     field = closed_field(logits, 0.0)
-    field = np.where(ndimage.binary_fill_holes(field > 0.0), np.maximum(field, 1e-3), field)
+    field = np.where(_solid(field > 0.0), np.maximum(field, 1e-3), field)
     positions, faces = _isosurface(field)
     kept, faces = drop_dust(positions, faces)
     return remesh_isotropic(positions[kept], faces, target_vertices)
+
+
+def _solid(inside: np.ndarray) -> np.ndarray:
+    """`inside` [R, R, R] with its cavities filled, also those that are closed but for cracks.
+
+    A thin shell that is faint as yet is full of cracks, through which all that it encloses counts as outside. So cracks
+    are sealed, ever wider ones, and where that encloses a sizable cavity it is filled, up to the seal's middle. Shapes
+    that sealing does not close (a bowl, a ring, a handle) stay as they are.
+    """
+    solid = ndimage.binary_fill_holes(inside)
+    for width in range(1, round(0.5 * CRACK / _voxel(inside)) + 1):
+        outside = ndimage.distance_transform_edt(~np.pad(solid, width + 1))
+        sealed = ndimage.binary_fill_holes(outside <= width)
+        cavity = sealed & (outside > width)
+        if cavity.sum() < SIZABLE * solid.sum():
+            continue
+        within = (ndimage.distance_transform_edt(sealed) > width) & (ndimage.distance_transform_edt(~cavity) <= width + 1.5)
+        room = (slice(width + 1, -width - 1),) * 3
+        solid = ndimage.binary_fill_holes(solid | within[room])
+    return solid
 
 
 def _colors_seen(
