@@ -56,9 +56,9 @@ def hash_grid_levels(coarsest: int, finest: int, count: int, most_rows: int) -> 
 
 
 def encode_hash_grid(
-    points: Float[Tensor, "P 3"], table: Float[Tensor, "E 2"], levels: HashGridLevels
+    points: Float[Tensor, "P 3"], table: Float[Tensor, "E 4"], levels: HashGridLevels
 ) -> Float[Tensor, "P F"]:
-    """Features [P, 2 L] of points in the cube [-1, 1]^3: rows of `table` interpolated trilinearly at each level.
+    """Features [P, 4 L] of points in the cube [-1, 1]^3: rows of `table` interpolated trilinearly at each level.
 
     Vertices of a hashed level find their row by the paper's equation 4; rows that collide are shared. Points outside of
     the cube get the features of its border; points that are not finite get zeros and pass on no gradient. Gradients
@@ -74,9 +74,9 @@ def encode_hash_grid(
     """
     if points.dim() != 2 or points.shape[1] != 3 or points.dtype not in (torch.float32, torch.float64):
         raise InputError(f"points must be float32 of shape [P, 3], not {points.dtype} {list(points.shape)}.")
-    if table.shape != (levels.rows, 2) or table.dtype != points.dtype:
+    if table.shape != (levels.rows, 4) or table.dtype != points.dtype:
         raise InputError(
-            f"table must be {points.dtype} of shape [{levels.rows}, 2], not {table.dtype} {list(table.shape)}."
+            f"table must be {points.dtype} of shape [{levels.rows}, 4], not {table.dtype} {list(table.shape)}."
         )
     layout = levels.layout
     if not points.device == table.device == layout.device:

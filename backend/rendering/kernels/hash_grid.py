@@ -49,17 +49,17 @@ def is_finite(point: wp.vec3) -> bool:
 @wp.kernel(module=module)
 def encode_kernel(
     points: wp.array(dtype=wp.vec3),
-    table: wp.array(dtype=wp.vec2),
+    table: wp.array(dtype=wp.vec4),
     levels: wp.array(dtype=wp.vec3i),
     point_count: int,
     level_count: int,
-    features: wp.array(dtype=wp.vec2),
+    features: wp.array(dtype=wp.vec4),
 ):
     thread = wp.tid()
     index = thread / point_count
     p = thread - index * point_count
     point = points[p]
-    feature = wp.vec2(0.0, 0.0)
+    feature = wp.vec4(0.0, 0.0, 0.0, 0.0)
     if is_finite(point):
         level = levels[index]
         at = cell_coordinates(point, level[0])
@@ -85,15 +85,15 @@ def encode_backward_table(
     levels: wp.array(dtype=wp.vec3i),
     point_count: int,
     level_count: int,
-    grad_features: wp.array(dtype=wp.vec2),
-    grad_table: wp.array(dtype=wp.vec2),
+    grad_features: wp.array(dtype=wp.vec4),
+    grad_table: wp.array(dtype=wp.vec4),
 ):
     thread = wp.tid()
     index = thread / point_count
     p = thread - index * point_count
     point = points[p]
     grad = grad_features[p * level_count + index]
-    if is_finite(point) and (grad[0] != 0.0 or grad[1] != 0.0):
+    if is_finite(point) and wp.dot(grad, grad) != 0.0:
         level = levels[index]
         at = cell_coordinates(point, level[0])
         x = wp.min(int(at[0]), level[0] - 1)
@@ -119,11 +119,11 @@ def encode_backward_table(
 @wp.kernel(module=module)
 def encode_backward_points(
     points: wp.array(dtype=wp.vec3),
-    table: wp.array(dtype=wp.vec2),
+    table: wp.array(dtype=wp.vec4),
     levels: wp.array(dtype=wp.vec3i),
     point_count: int,
     level_count: int,
-    grad_features: wp.array(dtype=wp.vec2),
+    grad_features: wp.array(dtype=wp.vec4),
     grad_points: wp.array(dtype=wp.vec3),
 ):
     """One thread a point, which sums over the levels: no two threads share an output."""
@@ -170,11 +170,11 @@ class _EncodeHashGrid(torch.autograd.Function):
     def forward(ctx, points: Tensor, table: Tensor, levels: Tensor) -> Tensor:
         points, table = points.contiguous(), table.contiguous()
         count, depth = points.shape[0], levels.shape[0]
-        features = torch.empty(count, 2 * depth, device=points.device)
+        features = torch.empty(count, 4 * depth, device=points.device)
         launch(
             encode_kernel,
             count * depth,
-            [rows(points), rows(table), rows(levels), count, depth, rows(features.view(-1, 2))],
+            [rows(points), rows(table), rows(levels), count, depth, rows(features.view(-1, 4))],
         )
         ctx.save_for_backward(points, table, levels)
         return features
@@ -184,7 +184,7 @@ class _EncodeHashGrid(torch.autograd.Function):
     def backward(ctx, grad_features: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         points, table, levels = ctx.saved_tensors
         count, depth = points.shape[0], levels.shape[0]
-        grad_features = grad_features.contiguous().view(-1, 2)
+        grad_features = grad_features.contiguous().view(-1, 4)
         grad_points = grad_table = None
         if ctx.needs_input_grad[0]:
             grad_points = torch.zeros_like(points)
@@ -204,5 +204,5 @@ class _EncodeHashGrid(torch.autograd.Function):
 
 
 def encode_hash_grid(points: Tensor, table: Tensor, levels: Tensor) -> Tensor:
-    """`[P, 2 L]`; see `backend.rendering.hash_grid.encode_hash_grid`."""
+    """`[P, 4 L]`; see `backend.rendering.hash_grid.encode_hash_grid`."""
     return _EncodeHashGrid.apply(points, table, levels)

@@ -9,7 +9,7 @@ from backend.rendering.constants import HASH_PRIMES
 
 
 def encode_hash_grid(points: Tensor, table: Tensor, levels: Tensor) -> Tensor:
-    """`[P, 2 L]`; see `backend.rendering.hash_grid.encode_hash_grid`."""
+    """`[P, 4 L]`; see `backend.rendering.hash_grid.encode_hash_grid`."""
     finite = points.isfinite().all(dim=1, keepdim=True)
     points = torch.where(finite, points, torch.zeros_like(points))
     features = [_encode_level(points, table, *level) for level in levels.tolist()]

@@ -1,0 +1,238 @@
+"""A radiance field inside the unit sphere, optimized by volume rendering.
+
+Like the density grid it can grow what a sphere cannot be deformed into; unlike it, its detail is where a network and
+its encoding put it and not at the vertices of a coarse grid. Shading is the mesh renderer's: Lambert under the same
+`Light`, with the visibility-weighted normal of each ray. What is asked of the field is kept small: samples in cells
+that an occupancy grid knows to be empty are left out, and the normal is looked for only where a sample is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from backend.errors import InputError
+from backend.rendering.lighting import Light, Shading
+from backend.rendering.render import Rendered
+from backend.rendering.volume import Chords, shade_volume, sum_along, unit_sphere_chords, visibility_weights
+from backend.representations.convert import field_surface
+from backend.representations.implicit_field import make_field
+from backend.representations.mesh_data import MeshData
+from backend.representations.occupancy_grid import OccupancyGrid
+from backend.representations.representation import OrbitCameras
+from backend.representations.volume_regularizers import distortion, opacity_entropy, orientation
+from protocol.settings import FieldStage
+
+OCCUPANCY_RESOLUTION = 32
+OCCUPANCY_EVERY = 4
+"""Renders that learn between two looks at the cells."""
+
+EMPTY_DENSITY = 0.1
+"""Cells thinner than this are left out: a ray all through the sphere loses less than a tenth of its opacity by it."""
+
+SEEN_WEIGHT = 1e-2
+"""Samples seen with less than this weight have no say in the normal of their ray."""
+
+NORMAL_CELLS = 1.0
+"""The normal is taken by differences over this many cells of the finest detail, but at most COARSEST_DIFFERENCE."""
+
+COARSEST_DIFFERENCE = 0.03
+
+SAMPLES_AT_ONCE = 2**18
+"""Of all rays together, where something may be; more are rendered in parts, forward again for the backward pass."""
+
+SLAB = 8
+"""Samples of a ray that are asked for at once."""
+
+OPAQUE = 8.0
+"""Optical depth from which nothing behind is seen: a share of exp(-8) = 0.0003."""
+
+TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class RaysSeen:
+    """What P rays see: opacity, distance, orientation, distortion [P]; color and normal [P, 3], weighted by visibility."""
+
+    opacity: Tensor
+    color: Tensor
+    normal: Tensor
+    distance: Tensor
+    orientation: Tensor
+    distortion: Tensor
+
+
+class RadianceField:
+    """A field as the settings name it, behind the interface of all representations."""
+
+    def __init__(self, settings: FieldStage, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.field = make_field(settings.encoding, settings.resolution, settings.view_dependent).to(device)
+        self.occupancy = OccupancyGrid(OCCUPANCY_RESOLUTION, EMPTY_DENSITY, device=device)
+        self._renders = 0
+        self._seen: RaysSeen | None = None
+
+    def parameter_groups(self) -> list[dict]:
+        """For torch.optim: "field", everything that is learned."""
+        return [{"name": "field", "params": list(self.field.parameters())}]
+
+    def render(
+        self, cameras: OrbitCameras, resolution: int, light: Light | None = None, shading: Shading = "lit"
+    ) -> Rendered:
+        """Volume-render [N, R, R] pixels; `light` and `shading` mean what they mean in `render_mesh`.
+
+        Depth is the mean distance along the viewing axis, infinite where less than half of a ray is stopped. Renders
+        that record gradients also look anew, now and then, at which cells are empty.
+
+        Raises:
+            InputError: the shading is unknown, or a camera's numbers are not finite.
+        """
+        if shading not in ("lit", "albedo", "textureless", "normal"):
+            raise InputError(f'shading is "{shading}"; use "lit", "albedo", "textureless" or "normal".')
+        origins, directions = cameras.rays(resolution, resolution)
+        if not (torch.isfinite(origins).all() and torch.isfinite(directions).all()):
+            raise InputError("A camera has a position or an angle that is not finite; give every camera finite numbers.")
+        learning = torch.is_grad_enabled()
+        if learning:
+            if self._renders % OCCUPANCY_EVERY == 0:
+                self.occupancy.update(self.density_at)
+            self._renders += 1
+        chords = unit_sphere_chords(origins.reshape(-1, 3), directions.reshape(-1, 3), self.settings.samples_per_ray)
+        seen = self.composite(chords, normals=shading != "albedo")
+        if learning:
+            self._seen = seen
+        shape = origins.shape[:3]
+        alpha = seen.opacity.view(*shape, 1)
+        rgb = shade_volume(seen.color.view(*shape, 3), seen.normal.view(*shape, 3), alpha, cameras, light, shading)
+        with torch.no_grad():
+            axis = functional.normalize(-cameras.position(), dim=-1)
+            along = (seen.distance / seen.opacity).view(shape) * torch.einsum("nhwc,nc->nhw", directions, axis)
+            depth = torch.where(alpha[..., 0] >= 0.5, along, torch.inf)
+        return Rendered(rgb, alpha, depth)
+
+    def regularization(self) -> dict[str, Tensor]:
+        """Unweighted scalars of the latest render that recorded gradients (0 before it); means over its rays.
+
+        opacity_entropy: binary entropy of the opacity, which presses every pixel to see all or nothing.
+        orientation: normals that face away from the camera (see `volume_regularizers.orientation`).
+        distortion: how far a ray's weight is spread (see `volume_regularizers.distortion`).
+        sparsity: mean opacity, which clears fog (Jain et al. 2022, Dream Fields, section 3.2).
+
+        Orientation and distortion cost time: they are looked for only where the stage gives them a weight, else 0.
+        """
+        if self._seen is None:
+            zero = next(self.field.parameters()).new_zeros(())
+            return {"opacity_entropy": zero, "orientation": zero, "distortion": zero, "sparsity": zero}
+        return {
+            "opacity_entropy": opacity_entropy(self._seen.opacity),
+            "orientation": self._seen.orientation.mean(),
+            "distortion": self._seen.distortion.mean(),
+            "sparsity": self._seen.opacity.mean(),
+        }
+
+    def to_mesh(self) -> MeshData:
+        """The field's surface as it is now, quickly, for previews; `field_to_mesh` makes the clean one."""
+        return field_surface(self.density_at, self.color_at, device=self.occupancy.density.device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of everything that a resumed run needs."""
+        state = {f"field.{name}": value.detach().clone() for name, value in self.field.state_dict().items()}
+        state |= {f"occupancy.{name}": value for name, value in self.occupancy.state_dict().items()}
+        return state | {"renders": torch.tensor(self._renders)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `state_dict()` into the same parameter tensors."""
+        self.field.load_state_dict(_under("field.", state))
+        self.occupancy.load_state_dict(_under("occupancy.", state))
+        self._renders = int(state["renders"])
+        self._seen = None
+
+    @torch.no_grad()
+    def density_at(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
+        """Density per unit length at points of the cube, without gradients, in parts if they are many."""
+        return torch.cat([self.field.density(part) for part in points.split(SAMPLES_AT_ONCE)])
+
+    @torch.no_grad()
+    def color_at(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
+        """Color at points of the cube, without gradients; where it depends on the view, its mean over all of them."""
+        return torch.cat([self.field(part)[1] for part in points.split(SAMPLES_AT_ONCE)])
+
+    def composite(self, chords: Chords, normals: bool) -> RaysSeen:
+        """What rays cut into `chords` see of the field, unshaded; normals are 0 if they are not asked for."""
+        occupied = self.occupancy.samples(chords)
+        bounds = _parts(occupied.sum(dim=1))
+        if len(bounds) == 2:
+            return RaysSeen(*self._composite_part(chords, occupied, normals))
+        parts = []
+        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            arguments = chords[first:last], occupied[first:last], normals
+            if torch.is_grad_enabled():
+                parts.append(
+                    checkpoint(self._composite_part, *arguments, use_reentrant=False, preserve_rng_state=False)
+                )
+            else:
+                parts.append(self._composite_part(*arguments))
+        return RaysSeen(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def _composite_part(self, chords: Chords, occupied: Tensor, normals: bool) -> tuple[Tensor, ...]:
+        """The fields of `RaysSeen`, in order."""
+        count = len(chords)
+        density, colors, points, rays, samples = self._march(chords, occupied)
+        weights = visibility_weights(density, chords)
+        visible = weights[rays, samples]
+        color = sum_along(visible, colors, rays, count)
+        normal, facing_away = torch.zeros_like(color), torch.zeros_like(color[:, 0])
+        weighs_orientation = torch.is_grad_enabled() and self.settings.orientation > 0.0
+        if normals or weighs_orientation:
+            clear = (visible.detach() > SEEN_WEIGHT).nonzero()[:, 0]
+            rays, visible = rays[clear], visible[clear]
+            directions_out = self._normals(points[clear])
+            normal = sum_along(visible, directions_out, rays, count)
+            facing_away = orientation(visible, directions_out, chords.directions[rays], rays, count)
+        spread = torch.zeros_like(facing_away)
+        if torch.is_grad_enabled() and self.settings.distortion > 0.0:
+            spread = distortion(weights, chords.step)
+        distance = (weights.detach() * chords.middles()).sum(1)
+        return weights.sum(1), color, normal, distance, facing_away, spread
+
+    def _march(self, chords: Chords, occupied: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Densities [P, S]; colors [M, 3] and points [M, 3] of the samples asked for, and their rays and numbers [M].
+
+        From front to back in slabs, so that what lies behind something opaque is not asked for.
+        """
+        depth = torch.zeros(len(chords), device=chords.near.device)
+        slabs, found = [], []
+        for first in range(0, chords.samples, SLAB):
+            wanted = occupied[:, first : first + SLAB] & (depth < OPAQUE)[:, None]
+            rays, samples = wanted.nonzero(as_tuple=True)
+            points = chords.points_at(rays, samples + first)
+            density, colors = self.field(points, chords.directions[rays] if self.settings.view_dependent else None)
+            slab = torch.zeros(wanted.shape, dtype=density.dtype, device=density.device).masked_scatter(wanted, density)
+            depth = depth + slab.detach().sum(dim=1) * chords.step
+            slabs.append(slab)
+            found.append((colors, points, rays, samples + first))
+        return torch.cat(slabs, dim=1), *(torch.cat(each) for each in zip(*found, strict=True))
+
+    def _normals(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
+        """Outward unit normals: the slope of the density's logit, by differences at a tetrahedron's corners."""
+        reach = min(NORMAL_CELLS * 2.0 / self.settings.resolution, COARSEST_DIFFERENCE)
+        corners = torch.tensor(TETRAHEDRON, device=points.device)
+        around = points[None] + reach * corners[:, None]
+        logits = self.field.density_logit(around.view(-1, 3)).view(4, -1)
+        return functional.normalize(-torch.einsum("km,kc->mc", logits, corners), dim=-1, eps=1e-6)
+
+
+def _parts(counts: Tensor) -> list[int]:
+    """Bounds that cut rays with so many samples each into parts of about SAMPLES_AT_ONCE together."""
+    part = (counts.cumsum(0) - counts) // SAMPLES_AT_ONCE
+    sizes = torch.bincount(part, minlength=1)
+    return [0, *sizes[sizes > 0].cumsum(0).tolist()] if len(counts) else [0, 0]
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
