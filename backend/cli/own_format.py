@@ -1,20 +1,47 @@
 """A refined mesh in the file format that it came in: text and triangle formats (OBJ, OFF, STL, PLY).
 
 The original file is rewritten, not exported anew: only vertex positions change, with what follows from them (normals)
-and, where the format has room for them, colors. Vertex count and order, polygons, groups, material names and texture
-coordinates stay as the artist wrote them. glTF is in `own_format_gltf`.
+and, where the format has room for them, colors or textures. Vertex count and order, polygons, groups, material names and
+texture coordinates stay as the artist wrote them. glTF is in `own_format_gltf`, an OBJ file's textures in
+`own_format_textures`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from backend.errors import InputError
+from backend.representations.mesh_data import MaterialData
+
+
+@dataclass(frozen=True)
+class Repainted:
+    """A material some properties of which are new; `properties` are their names in `MaterialData`."""
+
+    material: MaterialData
+    properties: frozenset[str]
+
+    @staticmethod
+    def between(old: MaterialData | None, new: MaterialData | None) -> Repainted | None:
+        """What is new; of a mesh that came without a material, its color alone."""
+        if new is None:
+            return None
+        names = {"base_color", "metallic", "roughness", "normal", "emission"} if old is not None else {"base_color"}
+        changed = {each for each in names if old is None or not _same(getattr(old, each), getattr(new, each))}
+        if changed & {"metallic", "roughness"} and (np.ndim(new.metallic) >= 2 or np.ndim(new.roughness) >= 2):
+            changed |= {"metallic", "roughness"}  # glTF keeps both in one image
+        return Repainted(new, frozenset(changed)) if changed else None
+
+    def only_new(self) -> MaterialData:
+        """The material without what has not changed, so that no texture is stored for nothing."""
+        plain = MaterialData(np.ones(3, np.float32), name=self.material.name)
+        return replace(plain, **{each: getattr(self.material, each) for each in self.properties})
 
 
 class Refined(Protocol):
@@ -32,9 +59,13 @@ class Refined(Protocol):
         """Colors there now: [N, 3] float64 in [0, 1]."""
         ...
 
+    def repainted(self) -> Repainted | None:
+        """What is new of the material, for the texture coordinates that the file has; None if nothing is."""
+        ...
 
-def rewrite(source: Path, refined: Refined) -> bytes:
-    """The file `source` with its vertices moved.
+
+def rewrite(source: Path, refined: Refined, stem: str) -> dict[str, bytes]:
+    """The file `source` with its vertices moved, by its new name (`stem` and its ending), after what it refers to.
 
     Raises:
         InputError: the file uses a variant of its format that cannot be written back.
@@ -43,8 +74,17 @@ def rewrite(source: Path, refined: Refined) -> bytes:
     if suffix in (".glb", ".gltf"):
         from backend.cli.own_format_gltf import rewrite_gltf
 
-        return rewrite_gltf(source, refined)
-    return _REWRITERS[suffix](source.read_bytes(), refined)
+        return {f"{stem}{suffix}": rewrite_gltf(source, refined)}
+    content, beside = _REWRITERS[suffix](source.read_bytes(), refined), {}
+    if suffix == ".obj" and (repainted := refined.repainted()) is not None:
+        from backend.cli.own_format_textures import repaint_obj
+
+        content, beside = repaint_obj(content, source.parent, repainted, stem)
+    return beside | {f"{stem}{suffix}": content}
+
+
+def _same(one: np.ndarray | float | None, other: np.ndarray | float | None) -> bool:
+    return (one is None) == (other is None) and (one is None or np.array_equal(one, other))
 
 
 def _rewrite_obj(content: bytes, refined: Refined) -> bytes:
@@ -52,7 +92,9 @@ def _rewrite_obj(content: bytes, refined: Refined) -> bytes:
     lines = content.decode("latin-1").splitlines()
     vertex_lines = [index for index, line in enumerate(lines) if line.split(None, 1)[:1] == ["v"]]
     original = np.array([[float(word) for word in lines[index].split()[1:4]] for index in vertex_lines])
-    positions, colors = refined.positions(original), refined.colors(original)
+    positions = refined.positions(original)
+    # Some programs multiply a texture by vertex colors: there are none beside a new one.
+    colors = refined.colors(original) if refined.repainted() is None else np.zeros((len(original), 0))
     for index, position, color in zip(vertex_lines, positions, colors, strict=True):
         lines[index] = "v " + " ".join(f"{value:.9g}" for value in position) + "".join(f" {v:.4f}" for v in color)
     kept = [_without_normals(line) for line in lines if line.split(None, 1)[:1] != ["vn"]]

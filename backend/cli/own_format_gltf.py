@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.cli.own_format import Refined
+from backend.cli.own_format import Refined, Repainted
 from backend.errors import InputError
 from backend.representations.files.gltf_container import (
     Gltf,
@@ -23,10 +23,11 @@ from backend.representations.files.gltf_container import (
     read_uri,
     triangles,
 )
+from backend.representations.files.gltf_writing import GltfParts, gltf_material
 
 
 def rewrite_gltf(source: Path, refined: Refined) -> bytes:
-    """The file with its vertices moved.
+    """The file with its vertices moved, and with its new textures inside.
 
     Raises:
         InputError: it uses what cannot be written back (compression, sparse data, skins, morph targets, one mesh shown
@@ -34,6 +35,8 @@ def rewrite_gltf(source: Path, refined: Refined) -> bytes:
     """
     gltf = read_gltf(source)
     _rewrite_meshes(gltf, refined)
+    if (repainted := refined.repainted()) is not None:
+        _repaint(gltf, repainted)
     return _glb(gltf) if gltf.binary else _gltf(gltf)
 
 
@@ -75,6 +78,52 @@ def _rewrite_primitive(gltf: Gltf, primitive: dict, matrix: np.ndarray, refined:
             normals[:] = _new_normals(original, moved, faces, normals.copy())
 
 
+def _repaint(gltf: Gltf, repainted: Repainted) -> None:
+    """Every material that a mesh uses gets what is new; its other properties and textures stay, unused ones too."""
+    document = gltf.document
+    primitives = [each for mesh in document["meshes"] for each in mesh["primitives"]]
+    if any("material" not in each for each in primitives):
+        document.setdefault("materials", []).append({"name": repainted.material.name})
+    for each in primitives:
+        each.setdefault("material", len(document["materials"]) - 1)
+        if "base_color" in repainted.properties:
+            each["attributes"].pop("COLOR_0", None)  # it would be multiplied with a texture made without it
+    parts = GltfParts(
+        document["bufferViews"],
+        document["accessors"],
+        document.setdefault("images", []),
+        document.setdefault("textures", []),
+        gltf.buffers[0],
+    )
+    new = gltf_material(parts, repainted.only_new())
+    document["buffers"][0]["byteLength"] = len(gltf.buffers[0])
+    for index in {each["material"] for each in primitives}:
+        _take_over(document["materials"][index], new, repainted.properties)
+    for key in ("images", "textures"):
+        if not document[key]:
+            del document[key]
+
+
+def _take_over(material: dict, new: dict, properties: frozenset[str]) -> None:
+    """Replaces what the properties are made of; a texture keeps which coordinates it uses."""
+    surface, fresh = material.setdefault("pbrMetallicRoughness", {}), new["pbrMetallicRoughness"]
+    places = {
+        "base_color": [(surface, fresh, "baseColorFactor"), (surface, fresh, "baseColorTexture")],
+        "metallic": [(surface, fresh, "metallicFactor"), (surface, fresh, "metallicRoughnessTexture")],
+        "roughness": [(surface, fresh, "roughnessFactor"), (surface, fresh, "metallicRoughnessTexture")],
+        "normal": [(material, new, "normalTexture")],
+        "emission": [(material, new, "emissiveFactor"), (material, new, "emissiveTexture")],
+    }
+    base = surface.get("baseColorTexture", {})
+    for old, source, key in [place for name in sorted(properties) for place in places[name]]:
+        was = old.pop(key, {})
+        if key not in source:
+            continue
+        coordinates = was if was and key.endswith("Texture") else base
+        kept = {name: coordinates[name] for name in ("texCoord", "extensions") if name in coordinates}
+        old[key] = {**kept, **source[key]} if key.endswith("Texture") else source[key]
+
+
 def _new_normals(original: np.ndarray, moved: np.ndarray, faces: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Area-weighted, shared by the vertices that shared both position and normal: hard edges stay, UV seams do not show."""
     keys = np.concatenate([original, np.round(normals, 3)], axis=1)
@@ -100,6 +149,7 @@ def _floats(gltf: Gltf, index: int) -> np.ndarray:
 
 def _glb(gltf: Gltf) -> bytes:
     document = gltf.document
+    document["buffers"][0].pop("uri", None)
     for buffer, content in zip(document["buffers"][1:], gltf.buffers[1:], strict=True):
         buffer["uri"] = data_uri(content)
     return pack_glb(document, gltf.buffers[0])

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from backend.cli.job_arguments import JobFile, MeshSource
-from backend.cli.own_format import rewrite
+from backend.cli.own_format import Repainted, rewrite
 from backend.errors import InputError
+from backend.representations.files.surface import smooth_normals
 from backend.representations.mesh_data import MeshData
 
 FILL = 0.95
@@ -64,7 +65,14 @@ class StartMesh:
         center = (original.min(0) + original.max(0)) / 2
         radius = np.linalg.norm(original - center, axis=1).max()
         placement = Placement(_UPRIGHT[up], center, FILL / radius)
-        fitted = MeshData(placement.apply(original).astype(np.float32), loaded.faces, loaded.colors)
+        fitted = MeshData(
+            placement.apply(original).astype(np.float32),
+            loaded.faces,
+            loaded.colors,
+            loaded.uvs,
+            loaded.uv_faces,
+            loaded.material(),
+        )
         source = MeshSource(str(path.resolve()), up, digest.hexdigest()[:32])
         return StartMesh(source, fitted, original, placement, loaded.notes)
 
@@ -82,7 +90,7 @@ class StartMesh:
     def obstacle(self) -> str | None:
         """Why the file cannot be written back, found by writing it unchanged; None if it can."""
         try:
-            rewrite(Path(self.source.path), _Moved(self, self.mesh))
+            rewrite(Path(self.source.path), _Moved(self, self.mesh), "unchanged")
         except InputError as error:
             return str(error)
         return None
@@ -90,12 +98,15 @@ class StartMesh:
     def write_result(self, result: MeshData, folder: Path) -> None:
         """Writes `<name>-refined.<ending>` into `folder`: the artist's file with its vertices moved.
 
+        New textures are inside a GLB or glTF file and beside an OBJ file; those for other texture coordinates than the
+        file's (of a mesh that had to be unwrapped) are left out.
+
         Raises:
             InputError: what `obstacle` says.
         """
         path = Path(self.source.path)
-        content = rewrite(path, _Moved(self, result))
-        (folder / f"{path.stem}-refined{path.suffix.lower()}").write_bytes(content)
+        for name, content in rewrite(path, _Moved(self, result), f"{path.stem}-refined").items():
+            (folder / name).write_bytes(content)
 
 
 class _Moved:
@@ -108,7 +119,10 @@ class _Moved:
         # What did not move is copied: scaling it there and back would change its last digits.
         self._positions = np.where(moved, start.placement.undo(result.positions.astype(np.float64)), start.original)
         self._colors = np.full_like(self._positions, 0.8) if result.colors is None else result.colors
-        self._normals = _smooth_normals(self._positions, result.faces)
+        self._normals = smooth_normals(self._positions, result.faces)
+        own_coordinates = start.mesh.uvs is not None and _equal(result.uvs, start.mesh.uvs)
+        own_coordinates = own_coordinates and _equal(result.uv_faces, start.mesh.uv_faces)
+        self._repainted = Repainted.between(start.mesh.material, result.material) if own_coordinates else None
 
     def positions(self, original: np.ndarray) -> np.ndarray:
         index = self._index(original)
@@ -119,6 +133,9 @@ class _Moved:
 
     def colors(self, original: np.ndarray) -> np.ndarray:
         return self._colors[self._index(original)]
+
+    def repainted(self) -> Repainted | None:
+        return self._repainted
 
     def _index(self, original: np.ndarray) -> np.ndarray:
         """The mesh's vertex at each point, -1 for a point that no face uses and that was therefore not read."""
@@ -139,10 +156,5 @@ def check_same_mesh(path: Path | None, up: str | None, job: JobFile, folder: Pat
         raise InputError(f"The job in {folder} was not begun with --up {up}; leave that out to go on.")
 
 
-def _smooth_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    corners = positions[faces]
-    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(positions)
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], facing)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)

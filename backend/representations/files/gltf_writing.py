@@ -16,18 +16,20 @@ _SHORT, _WHOLE = 5123, 5125
 
 
 @dataclass
-class _Document:
-    """A document under construction, and the content of its one buffer."""
+class GltfParts:
+    """What a document's first buffer holds; lists and buffer may be those of a document that is changed."""
 
     views: list[dict] = field(default_factory=list)
     accessors: list[dict] = field(default_factory=list)
     images: list[dict] = field(default_factory=list)
+    textures: list[dict] = field(default_factory=list)
     content: bytearray = field(default_factory=bytearray)
 
     def add_view(self, content: bytes, target: int | None = None) -> int:
+        self.content += b"\0" * (-len(self.content) % 4)
         view = {"buffer": 0, "byteOffset": len(self.content), "byteLength": len(content)}
         self.views.append(view if target is None else view | {"target": target})
-        self.content += content + b"\0" * (-len(content) % 4)
+        self.content += content
         return len(self.views) - 1
 
     def add_array(self, array: np.ndarray, kind: str, component: int, target: int, **more: object) -> int:
@@ -36,10 +38,11 @@ class _Document:
         return len(self.accessors) - 1
 
     def add_texture(self, texels: np.ndarray, name: str) -> dict:
-        """A reference to a new texture (textures and images have the same numbers)."""
+        """A reference to a new texture, which repeats."""
         view = self.add_view(png_of_bytes(texels))
         self.images.append({"bufferView": view, "mimeType": "image/png", "name": name})
-        return {"index": len(self.images) - 1}
+        self.textures.append({"source": len(self.images) - 1})
+        return {"index": len(self.textures) - 1}
 
 
 def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
@@ -49,8 +52,8 @@ def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
     Vertex colors are written where no texture holds the color, as glTF multiplies the two. With a normal map come the
     tangents that it is told in.
     """
-    out = _Document()
-    material = _material(out, mesh.material)
+    out = GltfParts()
+    material = gltf_material(out, mesh.material)
     textured = mesh.uvs is not None and mesh.material is not None and np.ndim(mesh.material.base_color) == 3
     groups = _tangent_groups(mesh)
     vertices, uv_rows, faces, firsts = split_at_seams(mesh, groups)
@@ -91,7 +94,7 @@ def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
     }
     if out.images:
         document["images"] = out.images
-        document["textures"] = [{"source": index, "sampler": 0} for index in range(len(out.images))]
+        document["textures"] = [texture | {"sampler": 0} for texture in out.textures]
         document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 10497, "wrapT": 10497}]
     return pack_glb(document, out.content)
 
@@ -151,7 +154,8 @@ def _tangents(
     return tangents
 
 
-def _material(out: _Document, material: MaterialData | None) -> dict:
+def gltf_material(out: GltfParts, material: MaterialData | None) -> dict:
+    """A material's entry in a document, its textures added to `out`."""
     if material is None:
         matte = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
         return {"name": "matte", "pbrMetallicRoughness": matte}
@@ -171,7 +175,7 @@ def _material(out: _Document, material: MaterialData | None) -> dict:
     return written
 
 
-def _metal_and_roughness(out: _Document, material: MaterialData) -> dict:
+def _metal_and_roughness(out: GltfParts, material: MaterialData) -> dict:
     """glTF keeps roughness in green and metallic in blue of one image; a number becomes a factor of white texels."""
     maps = [value for value in (material.metallic, material.roughness) if np.ndim(value) >= 2]
     surface: dict = {}

@@ -41,30 +41,39 @@ def obj_files(mesh: MeshData, file_name: str, name: str, polygons: Polygons | No
 
 def mtl_files(material: MaterialData, stem: str) -> dict[str, bytes]:
     """The textures and then the MTL file `stem.mtl`; colors are linear, as Blender writes and reads them."""
-    files = {}
+    statements, files = mtl_statements(material, stem)
+    lines = ["# Galatea MTL, colors linear", f"newmtl {one_line(material.name)}", "illum 2"]
+    for slot in statements.values():
+        lines += slot
+    return files | {f"{stem}.mtl": ("\n".join(lines) + "\n").encode()}
+
+
+def mtl_statements(material: MaterialData, stem: str) -> tuple[dict[str, list[str]], dict[str, bytes]]:
+    """The lines that each property of a material becomes, and the textures that they name."""
+    files: dict[str, bytes] = {}
 
     def texture(what: str, texels: np.ndarray) -> str:
         files[f"{stem}_{what}.png"] = png_of_bytes(texels)
         return f"{stem}_{what}.png"
 
-    lines = ["# Galatea MTL, colors linear", f"newmtl {one_line(material.name)}", "illum 2"]
+    said: dict[str, list[str]] = {}
     if np.ndim(material.base_color) == 3:
-        lines += ["Kd 1 1 1", f"map_Kd {texture('base_color', to_bytes(material.base_color))}"]
+        said["base_color"] = ["Kd 1 1 1", f"map_Kd {texture('base_color', to_bytes(material.base_color))}"]
     else:
-        lines.append(f"Kd {_linear(material.base_color)}")
+        said["base_color"] = [f"Kd {_linear(material.base_color)}"]
     for keyword, what, value in (("Pm", "metallic", material.metallic), ("Pr", "roughness", material.roughness)):
         if np.ndim(value) >= 2:
             values = np.asarray(value).reshape(value.shape[:2])
-            lines += [f"{keyword} 1", f"map_{keyword} {texture(what, to_bytes(values))}"]
+            said[what] = [f"{keyword} 1", f"map_{keyword} {texture(what, to_bytes(values))}"]
         else:
-            lines.append(f"{keyword} {float(np.asarray(value).reshape(-1)[0]):.9g}")
+            said[what] = [f"{keyword} {float(np.asarray(value).reshape(-1)[0]):.9g}"]
     if material.normal is not None:
-        lines.append(f"map_Bump -bm 1 {texture('normal', normal_to_bytes(material.normal))}")
+        said["normal"] = [f"map_Bump -bm 1 {texture('normal', normal_to_bytes(material.normal))}"]
     if material.emission is not None and np.ndim(material.emission) == 3:
-        lines += ["Ke 1 1 1", f"map_Ke {texture('emission', to_bytes(material.emission))}"]
+        said["emission"] = ["Ke 1 1 1", f"map_Ke {texture('emission', to_bytes(material.emission))}"]
     elif material.emission is not None:
-        lines.append(f"Ke {_linear(material.emission)}")
-    return files | {f"{stem}.mtl": ("\n".join(lines) + "\n").encode()}
+        said["emission"] = [f"Ke {_linear(material.emission)}"]
+    return said, files
 
 
 def one_line(name: str) -> str:

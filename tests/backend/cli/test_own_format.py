@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from backend.cli.own_format import rewrite
+from backend.cli.own_format import Refined, rewrite
 from backend.errors import InputError
 
 SHIFT = np.array([1.0, 2.0, 3.0])
@@ -27,6 +27,16 @@ class Stretched:
 
     def colors(self, original: np.ndarray) -> np.ndarray:
         return (original > 0).astype(float)
+
+    def repainted(self) -> None:
+        return None
+
+
+def rewritten(path: Path, refined: Refined) -> bytes:
+    """The one file that rewriting without new textures gives."""
+    files = rewrite(path, refined, "new")
+    assert list(files) == [f"new{path.suffix}"]
+    return files[f"new{path.suffix}"]
 
 
 OBJ = """# made by hand
@@ -57,7 +67,7 @@ l 1 2
 def test_obj_keeps_polygons_uvs_groups_and_order(tmp_path: Path) -> None:
     path = tmp_path / "cheese.obj"
     path.write_text(OBJ, encoding="utf-8")
-    text = rewrite(path, Stretched()).decode("utf-8")
+    text = rewritten(path, Stretched()).decode("utf-8")
     lines = text.splitlines()
     vertices = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
     original = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [0, 0, 2]], float)
@@ -76,7 +86,7 @@ def test_ply_keeps_faces_and_other_properties(tmp_path: Path, encoding: str, col
         box.visual.vertex_colors = np.full((8, 4), (9, 9, 9, 77), np.uint8)
     path = tmp_path / "box.ply"
     path.write_bytes(trimesh.exchange.ply.export_ply(box, encoding=encoding.partition("_")[0]))
-    (tmp_path / "out.ply").write_bytes(rewrite(path, Stretched()))
+    (tmp_path / "out.ply").write_bytes(rewritten(path, Stretched()))
     result = trimesh.load(tmp_path / "out.ply", process=False)
     np.testing.assert_array_equal(result.faces, box.faces)
     np.testing.assert_allclose(result.vertices, 2 * box.vertices + SHIFT, atol=1e-6)
@@ -92,7 +102,7 @@ def test_ply_with_quads_and_a_double_property(tmp_path: Path) -> None:
         "property float weight\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
         "0 0 0 .25\n1 0 0 .5\n1 1 0 .75\n0 1 0 1\n4 0 1 2 3\n"
     )
-    lines = rewrite(path, Stretched()).decode().splitlines()
+    lines = rewritten(path, Stretched()).decode().splitlines()
     assert lines[-1] == "4 0 1 2 3"
     assert [line.split()[3] for line in lines[-5:-1]] == ["0.25", "0.5", "0.75", "1"]
     assert lines[-3].split()[:3] == ["3", "4", "3"]
@@ -104,7 +114,7 @@ def test_stl_keeps_its_facets_in_order(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "box.stl"
     content = box.export(file_type=kind)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    (tmp_path / "out.stl").write_bytes(rewrite(path, Stretched()))
+    (tmp_path / "out.stl").write_bytes(rewritten(path, Stretched()))
     before = trimesh.load(path, process=False)
     after = trimesh.load(tmp_path / "out.stl", process=False)
     np.testing.assert_allclose(after.triangles, 2 * before.triangles + SHIFT, atol=1e-5)
@@ -115,7 +125,7 @@ def test_off_keeps_polygons_and_comments(tmp_path: Path) -> None:
     path = tmp_path / "quad.off"
     path.write_text("OFF\n# by hand\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n")
     expected = "OFF\n# by hand\n4 1 0\n1 2 3\n3 2 3\n3 4 3\n1 4 3\n4 0 1 2 3\n"
-    assert rewrite(path, Stretched()).decode() == expected
+    assert rewritten(path, Stretched()).decode() == expected
 
 
 def gltf_scene() -> trimesh.Scene:
@@ -155,7 +165,7 @@ def test_gltf_keeps_nodes_uvs_and_textures(tmp_path: Path, suffix: str) -> None:
             (tmp_path / (path.name if name.endswith(".gltf") else name)).write_bytes(content)
     (tmp_path / "elsewhere").mkdir()
     out = tmp_path / "elsewhere" / path.name
-    out.write_bytes(rewrite(path, Stretched()))
+    out.write_bytes(rewritten(path, Stretched()))
     before, after = geometries(path), geometries(out)
     assert before.keys() == after.keys() and len(before) == 2
     for name, mesh in before.items():
@@ -169,7 +179,7 @@ def test_gltf_keeps_nodes_uvs_and_textures(tmp_path: Path, suffix: str) -> None:
 def test_gltf_bounds_follow_the_vertices(tmp_path: Path) -> None:
     path = tmp_path / "ball.glb"
     path.write_bytes(trimesh.creation.icosphere(1).export(file_type="glb"))
-    content = rewrite(path, Stretched())
+    content = rewritten(path, Stretched())
     length = struct.unpack_from("<I", content, 12)[0]
     document = json.loads(content[20 : 20 + length])
     positions = document["meshes"][0]["primitives"][0]["attributes"]["POSITION"]
@@ -185,4 +195,4 @@ def test_gltf_that_shows_one_mesh_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.glb"
     path.write_bytes(scene.export(file_type="glb"))
     with pytest.raises(InputError, match="several places"):
-        rewrite(path, Stretched())
+        rewritten(path, Stretched())
