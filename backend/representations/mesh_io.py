@@ -23,9 +23,10 @@ from backend.representations.files.obj_writing import obj_files
 from backend.representations.files.ply_reading import read_ply
 from backend.representations.files.plain_writing import ply_bytes, stl_bytes
 from backend.representations.files.surface import colors_at_vertices
+from backend.representations.mesh_checks import MAX_FACES, check_mesh
 from backend.representations.mesh_data import MaterialData, MeshData
 from backend.representations.polygons import Polygons, cut_polygons
-from backend.representations.repair import MAX_FACES, check_and_repair
+from backend.representations.repair import check_and_repair
 
 READABLE = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 WRITABLE = (".glb", ".obj", ".ply", ".stl")
@@ -102,9 +103,10 @@ def write_glb(mesh: MeshData, path: Path, name: str = "Galatea") -> None:
     not at all.
 
     Raises:
-        InputError: the mesh has no faces or numbers that no file holds; the folder cannot be written to; its disk is full.
+        InputError: what `check_mesh` says; textures without texture coordinates; the folder cannot be written to, or its
+            disk is full.
     """
-    _check_mesh(mesh)
+    _check_writable(mesh)
     write_atomically(path, glb_bytes(mesh, name))
 
 
@@ -118,7 +120,7 @@ def write_mesh(mesh: MeshData, path: Path, name: str = "Galatea", polygons: Poly
     Raises:
         InputError: the ending is another one, or what `write_glb` says.
     """
-    _check_mesh(mesh)
+    _check_writable(mesh)
     if polygons is not None and not np.array_equal(polygons.faces(), mesh.faces):
         raise InputError("The polygons are not those of the mesh: their triangles must be its faces; leave them out.")
     suffix = path.suffix.lower()
@@ -162,20 +164,25 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} has {size / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} GiB can be read.")
 
 
-def _check_mesh(mesh: MeshData) -> None:
-    positions, faces = np.asarray(mesh.positions), np.asarray(mesh.faces)
-    if len(faces) == 0:
-        raise InputError("The mesh has no faces, so there is nothing to write; give one with a surface.")
-    if not np.isfinite(positions).all():
-        raise InputError("The mesh has coordinates that are not numbers and cannot be written; repair it first.")
-    if faces.min() < 0 or faces.max() >= len(positions):
-        raise InputError(f"The mesh's faces name vertices beyond its {len(positions):,}; give faces of this mesh.")
-    if mesh.uvs is None and mesh.uv_faces is None:
+def _check_writable(mesh: MeshData) -> None:
+    check_mesh(mesh)
+    if mesh.material is None:
         return
-    if mesh.uvs is None or mesh.uv_faces is None or mesh.uv_faces.shape != faces.shape:
-        raise InputError("Texture coordinates need uvs [T, 2] and uv_faces [F, 3], both or neither; give both.")
-    if mesh.uv_faces.min() < 0 or mesh.uv_faces.max() >= len(mesh.uvs) or not np.isfinite(mesh.uvs).all():
-        raise InputError("The mesh's texture coordinates are not numbers, or faces name ones that it does not have.")
+    shapes = {
+        "base_color": ("[3] or [H, W, 3]", [(3,)], 3),
+        "metallic": ("a number or [H, W]", [(), (1,)], 1),
+        "roughness": ("a number or [H, W]", [(), (1,)], 1),
+        "normal": ("[H, W, 3] or None", [], 3),
+        "emission": ("[3], [H, W, 3] or None", [(3,)], 3),
+    }
+    for name, (wanted, numbers, channels) in shapes.items():
+        value = getattr(mesh.material, name)
+        shape = np.shape(value)
+        is_map = (len(shape) == 3 and shape[2] == channels or len(shape) == 2 and channels == 1) and 0 not in shape
+        if not (is_map or shape in numbers) and not (value is None and name in ("normal", "emission")):
+            raise InputError(f"The material's {name} must be {wanted}, not an array of shape {list(shape)}; reshape it.")
+        if is_map and value is not None and mesh.uvs is None:
+            raise InputError("The material has textures, but the mesh has no texture coordinates; unwrap the mesh first.")
 
 
 def _read(path: Path) -> FileMesh:

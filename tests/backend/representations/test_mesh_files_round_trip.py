@@ -236,12 +236,17 @@ def test_files_beside_an_obj_are_complete_and_named_after_it(tmp_path: Path) -> 
 
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) -> None:
     box = textured_box()
+    gray = np.full((4, 4), 0.5, np.float32)
     bad = {
-        "no faces": replace(box, faces=np.zeros((0, 3), np.int32)),
+        "0 faces": replace(box, faces=np.zeros((0, 3), np.int32)),
         "not numbers": replace(box, positions=np.where(np.arange(8)[:, None] == 3, np.nan, box.positions)),
-        "name vertices beyond": replace(box, faces=box.faces + 1),
+        "names vertex": replace(box, faces=box.faces + 1),
         "both or neither": replace(box, uv_faces=None),
-        "does not have": replace(box, uv_faces=box.uv_faces + 1),
+        "the rows of uvs": replace(box, uv_faces=box.uv_faces + 1),
+        "unwrap the mesh first": replace(box, uvs=None, uv_faces=None),
+        "base_color must be": replace(box, material=replace(box.material, base_color=gray)),
+        "roughness must be": replace(box, material=replace(box.material, roughness=np.zeros((0, 4)))),
+        "normal must be": replace(box, material=replace(box.material, normal=gray)),
     }
     for message, mesh in bad.items():
         for ending in ("glb", "obj", "ply", "stl"):
