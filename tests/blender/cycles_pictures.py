@@ -1,11 +1,12 @@
-"""Runs in Blender's Python: renders shots with Cycles, as linear light, without a trace of this project in it.
+"""Runs in Blender's Python: renders shots with Cycles, as linear light; knows nothing of our renderer.
 
 `render(folder, samples)` renders every `NAME.npz` of a folder to `NAME.npy`, `[R, R, 4]` premultiplied, row 0 on top.
 A shot's arrays, with y up (they are turned to Blender's z up here):
-    positions [V, 3], normals [V, 3], faces [F, 3], uvs [F, 3, 2] (or none)
-    base_color, metallic, roughness, normal, emission: one value, or a picture [H, W, 3] with the values that a file has
     camera_to_world [4, 4], fov (degrees), resolution
-    environment [H, W, 3] linear (or uniform radiance [3]); sun [3] toward it (or none), sun_strength (irradiance)
+    environment [H, W, 3] linear, or uniform radiance [3]; optionally sun [3] toward it and sun_strength (irradiance)
+    for each object K from 0: K.positions [V, 3], K.normals [V, 3], K.faces [F, 3], optionally K.uvs [F, 3, 2];
+    K.base_color, K.metallic, K.roughness and optionally K.normal and K.emission: one value, or a picture [H, W, 3] with
+    the values that a file has. Objects neither shade nor mirror each other.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def render(folder: str, samples: int) -> float:
 def picture(shot: dict[str, np.ndarray], samples: int, file: Path) -> np.ndarray:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
-    add_mesh(scene, shot)
+    for index in range(sum(name.endswith(".faces") for name in shot)):
+        prefix = f"{index}."
+        add_mesh(scene, {name.removeprefix(prefix): value for name, value in shot.items() if name.startswith(prefix)})
     add_camera(scene, shot)
     add_light(scene, shot)
     configure(scene, int(shot["resolution"]), samples, file)
@@ -62,38 +65,41 @@ def configure(scene: bpy.types.Scene, resolution: int, samples: int, file: Path)
     cycles.sample_clamp_direct = cycles.sample_clamp_indirect = cycles.blur_glossy = 0.0
 
 
-def add_mesh(scene: bpy.types.Scene, shot: dict[str, np.ndarray]) -> None:
-    mesh = bpy.data.meshes.new("shot")
-    mesh.from_pydata((shot["positions"] @ Z_UP.T).tolist(), [], shot["faces"].tolist())
-    if "uvs" in shot:
+def add_mesh(scene: bpy.types.Scene, part: dict[str, np.ndarray]) -> None:
+    mesh = bpy.data.meshes.new("part")
+    mesh.from_pydata((part["positions"] @ Z_UP.T).tolist(), [], part["faces"].tolist())
+    if "uvs" in part:
         layer = mesh.uv_layers.new(name="UVMap")
-        layer.uv.foreach_set("vector", shot["uvs"].astype(np.float32).ravel())
+        layer.uv.foreach_set("vector", part["uvs"].astype(np.float32).ravel())
     mesh.shade_smooth()
-    mesh.normals_split_custom_set_from_vertices((shot["normals"] @ Z_UP.T).tolist())
-    mesh.materials.append(principled(shot))
-    scene.collection.objects.link(bpy.data.objects.new("shot", mesh))
+    mesh.normals_split_custom_set_from_vertices((part["normals"] @ Z_UP.T).tolist())
+    mesh.materials.append(principled(part))
+    placed = bpy.data.objects.new("part", mesh)
+    placed.visible_diffuse = placed.visible_glossy = placed.visible_transmission = placed.visible_shadow = False
+    scene.collection.objects.link(placed)
 
 
-def principled(shot: dict[str, np.ndarray]) -> bpy.types.Material:
-    material = bpy.data.materials.new("shot")
+def principled(part: dict[str, np.ndarray]) -> bpy.types.Material:
+    material = bpy.data.materials.new("part")
     material.use_nodes = True
+    material.cycles.use_bump_map_correction = bool(part.get("bump_correction", True))
     nodes, links = material.node_tree.nodes, material.node_tree.links
     nodes.clear()
     shader, output = nodes.new("ShaderNodeBsdfPrincipled"), nodes.new("ShaderNodeOutputMaterial")
     links.new(shader.outputs["BSDF"], output.inputs["Surface"])
     for name, socket in (("base_color", "Base Color"), ("metallic", "Metallic"), ("roughness", "Roughness")):
-        values = shot[name]
+        values = part[name]
         if values.ndim == 3:
             links.new(textured(nodes, name, values, name == "base_color"), shader.inputs[socket])
         else:
             shader.inputs[socket].default_value = (*from_srgb(values), 1.0) if name == "base_color" else float(values)
-    if "normal" in shot:
+    if "normal" in part:
         normal_map = nodes.new("ShaderNodeNormalMap")
         normal_map.uv_map = "UVMap"
-        links.new(textured(nodes, "normal", shot["normal"], False), normal_map.inputs["Color"])
+        links.new(textured(nodes, "normal", part["normal"], False), normal_map.inputs["Color"])
         links.new(normal_map.outputs["Normal"], shader.inputs["Normal"])
-    if "emission" in shot:
-        shader.inputs["Emission Color"].default_value = (*from_srgb(shot["emission"]), 1.0)
+    if "emission" in part:
+        shader.inputs["Emission Color"].default_value = (*from_srgb(part["emission"]), 1.0)
         shader.inputs["Emission Strength"].default_value = 1.0
     return material
 
