@@ -9,6 +9,9 @@ LARGEST = 3.0e38
 W_SLACK = 1.0e-3
 """How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge is hidden."""
 
+FURTHEST_REACH = 3.0
+"""How far the near color is continued to a silhouette, in units of the step between the two pixels inside."""
+
 SMALLEST_NORMAL = 1.0e-20
 """A sum of face normals shorter than this has no direction; the vertex normal stays 0."""
 

@@ -2,9 +2,20 @@
 
 After Laine et al. 2020 (section 3.5), but started from the mesh's silhouette edges instead of from the triangles that
 pixels happen to see: with small triangles most silhouette edges belong to a triangle that no pixel center hits, and
-their gradients would be lost. Each edge works in one direction: horizontal pixel pairs if it is steep, vertical if
-flat. For a pair (A, B = A + 1) crossed at t in [0, 1) from A's center, alpha = 1/2 - t; if it is positive A receives
-alpha (C_B - C_A), else B does. The nearest edge of a pair wins.
+their gradients would be lost. Each edge acts in one direction: on horizontal pixel pairs if it is steep, on vertical
+ones if it is flat. For a pair (A, B = A + 1) crossed at t in [0, 1) from A's center, alpha = 1/2 - t; if it is positive
+A receives alpha (C_B - C_A), else B does.
+
+A pair belongs to the crossing next to its far pixel, that is to the first thing in front of what the far pixel sees:
+everything further in is hidden behind it or lies upon it. Edges therefore claim pairs of *both* directions, and a pair
+claimed by an edge that acts in the other direction is left alone: what changes there is that edge's doing.
+
+The gradient needs the step of the color at the crossing, and the near pixel's center lies up to a pixel inside the near
+surface. The near color is therefore continued from the two pixels inside, linearly in the distance along the surface
+in space (on a round limb most of it is depth). Values are not changed by this.
+
+Three passes: silhouettes are listed, they claim pairs (a 64-bit minimum over crossing and edge), and they act on the
+pairs that they have won. The work is that of the silhouettes, not of the pixels.
 """
 
 import torch
@@ -13,236 +24,192 @@ from torch import Tensor
 
 from backend.rendering import constants
 from backend.rendering.kernels.runtime import kernel_module, launch, rows
-from backend.rendering.kernels.visibility import NO_FACE, project_to_pixels, sortable
+from backend.rendering.kernels.silhouette_edges import crossing_at, segment_of, silhouette_side, walk_of
+from backend.rendering.kernels.visibility import NO_FACE, sortable
 
 module = kernel_module("antialiasing")
 
 W_SLACK = wp.constant(constants.W_SLACK)
+FURTHEST_REACH = wp.constant(constants.FURTHEST_REACH)
+NO_EDGE = NO_FACE
 
-
-@wp.func
-def side_of(p: wp.vec3, q: wp.vec3, point: wp.vec3):
-    """Positive on one side of the screen line p q, negative on the other."""
-    return (q[0] - p[0]) * (point[1] - p[1]) - (q[1] - p[1]) * (point[0] - p[0])
-
-
-@wp.func
-def swapped(p: wp.vec3, flip: bool):
-    """Rows and columns exchanged, so that a flat edge is handled as a steep one."""
-    if flip:
-        return wp.vec3(p[1], p[0], p[2])
-    return p
+GPU_THREADS = 1 << 16
 
 
 @wp.kernel(module=module)
-def find_crossed_pairs(
-    points: wp.array(dtype=wp.vec3),
+def list_silhouettes(
+    clip: wp.array(dtype=wp.vec4),
     edges: wp.array(dtype=wp.vec2i),
     opposite: wp.array(dtype=wp.vec2i),
+    vertex_count: int,
+    edge_count: int,
+    total: int,
+    threads: int,
+    silhouettes: wp.array(dtype=wp.int32),
+    count: wp.array(dtype=wp.int32),
+):
+    for index in range(wp.tid(), total, threads):
+        view = index // edge_count
+        first = view * vertex_count
+        edge = edges[index - view * edge_count]
+        others = opposite[index - view * edge_count]
+        p = clip[first + edge[0]]
+        q = clip[first + edge[1]]
+        other = clip[first + others[0]]
+        second = clip[first + wp.max(others[1], 0)]
+        side = silhouette_side(p, q, other, second, others[1] >= 0)
+        if side != 0.0:
+            slot = wp.atomic_add(count, 0, 1)
+            silhouettes[slot] = wp.where(side > 0.0, index, -1 - index)
+
+
+@wp.kernel(module=module)
+def claim_pairs(
+    silhouettes: wp.array(dtype=wp.int32),
+    count: wp.array(dtype=wp.int32),
+    clip: wp.array(dtype=wp.vec4),
+    edges: wp.array(dtype=wp.vec2i),
     face_ids: wp.array(dtype=wp.int32),
     w: wp.array(dtype=float),
     vertex_count: int,
     edge_count: int,
     height: int,
     width: int,
+    threads: int,
     pairs: wp.array(dtype=wp.int64),
 ):
-    thread = wp.tid()
-    edge_id = thread % edge_count
-    view = thread // edge_count
-    first = view * vertex_count
-    edge = edges[edge_id]
-    p = points[first + edge[0]]
-    q = points[first + edge[1]]
-    if p[2] == 0.0 or q[2] == 0.0:
-        return
-    others = opposite[edge_id]
-    near_point = points[first + others[0]]
-    if near_point[2] == 0.0:
-        return
-    near_side = side_of(p, q, near_point)
-    if others[1] >= 0:
-        far_point = points[first + others[1]]
-        if far_point[2] != 0.0 and near_side * side_of(p, q, far_point) <= 0.0:
-            return
-    if near_side == 0.0:
-        return
-    flip = wp.abs(q[1] - p[1]) < wp.abs(q[0] - p[0])
-    p = swapped(p, flip)
-    q = swapped(q, flip)
-    near_point = swapped(near_point, flip)
-    lines = height
-    length = width
-    if flip:
-        lines = width
-        length = height
-    low = wp.clamp(wp.min(p[1], q[1]) - 0.5, 0.0, float(lines))
-    high = wp.clamp(wp.max(p[1], q[1]) - 0.5, 0.0, float(lines))
-    slope = (q[0] - p[0]) / (q[1] - p[1])
-    # Which side the face lies on, at equal height: +1 if it is toward larger coordinates.
-    toward = near_point[0] - (p[0] + (near_point[1] - p[1]) * slope)
-    for line in range(int(wp.ceil(low)), int(wp.ceil(high))):
-        r = (float(line) + 0.5 - p[1]) / (q[1] - p[1])
-        crossing = p[0] + r * (q[0] - p[0])
-        if crossing >= 0.5 and crossing < float(length) - 0.5:
-            a = int(crossing - 0.5)
-            base = view * height * width
-            index_a = base + line * width + a
-            index_b = index_a + 1
-            if flip:
-                index_a = base + a * width + line
-                index_b = index_a + width
-            near = index_a
-            far = index_b
-            if toward > 0.0:
-                near = index_b
-                far = index_a
-            inverse_w = (1.0 - r) * p[2] + r * q[2]
-            visible = face_ids[near] >= 0 and face_ids[near] != face_ids[far]
-            if visible and w[far] * inverse_w > 1.0 - W_SLACK:
-                key = (sortable(1.0 / inverse_w) << wp.int64(32)) | wp.int64(edge_id)
-                slot = 2 * index_a
-                if flip:
-                    slot += 1
-                wp.atomic_min(pairs, slot, key)
+    for index in range(wp.tid(), count[0], threads):
+        segment = segment_of(silhouettes[index], clip, edges, vertex_count, edge_count, height, width)
+        if segment.seen:
+            for direction in range(2):
+                walk = walk_of(segment, direction, height, width)
+                for line in range(walk.first_line, walk.end_line):
+                    x = crossing_at(walk, line, width)
+                    if x.inside:
+                        near = wp.where(walk.toward > 0.0, x.second, x.first)
+                        far = wp.where(walk.toward > 0.0, x.first, x.second)
+                        visible = face_ids[near] >= 0 and face_ids[near] != face_ids[far]
+                        if visible and w[far] * x.inverse_w > 1.0 - W_SLACK:
+                            key = (sortable(x.distance) << wp.int64(32)) | wp.int64(segment.edge_id)
+                            wp.atomic_min(pairs, x.slot, key)
 
 
 @wp.func
-def crossing_of(
-    key: wp.int64,
-    pixel: int,
-    pixels: int,
-    vertical: bool,
-    width: int,
-    vertex_count: int,
-    edges: wp.array(dtype=wp.vec2i),
-    points: wp.array(dtype=wp.vec3),
-):
-    """(alpha, r, slope) of the pair whose first pixel is `pixel`; r is where along its edge the crossing lies."""
-    first = (pixel // pixels) * vertex_count
-    edge = edges[wp.int32(key & wp.int64(0xFFFFFFFF))]
-    p = swapped(points[first + edge[0]], vertical)
-    q = swapped(points[first + edge[1]], vertical)
-    line = (pixel % pixels) // width
-    a = pixel % width
-    if vertical:
-        line = pixel % width
-        a = (pixel % pixels) // width
-    r = (float(line) + 0.5 - p[1]) / (q[1] - p[1])
-    alpha = float(a) + 1.0 - (p[0] + r * (q[0] - p[0]))
-    return wp.vec3(alpha, r, (q[0] - p[0]) / (q[1] - p[1]))
+def belongs_to(key: wp.int64, edge_id: int):
+    return key != NO_EDGE and wp.int32(key & wp.int64(0x7FFFFFFF)) == edge_id
 
 
 @wp.kernel(module=module)
 def blend_pairs(
-    pairs: wp.array(dtype=wp.int64),
-    points: wp.array(dtype=wp.vec3),
+    silhouettes: wp.array(dtype=wp.int32),
+    count: wp.array(dtype=wp.int32),
+    clip: wp.array(dtype=wp.vec4),
     edges: wp.array(dtype=wp.vec2i),
+    pairs: wp.array(dtype=wp.int64),
     image: wp.array(dtype=float),
     vertex_count: int,
+    edge_count: int,
     height: int,
     width: int,
     channels: int,
+    threads: int,
     result: wp.array(dtype=float),
 ):
-    """Each pixel gathers from its (up to four) pairs: no two threads write the same pixel, whatever the device."""
-    pixel = wp.tid()
-    pixels = height * width
-    for side in range(4):
-        vertical = side >= 2
-        step = 1
-        if vertical:
-            step = width
-        first = pixel
-        other = pixel + step
-        if side % 2 == 1:
-            first = pixel - step
-            other = first
-        if first >= 0:  # a pair that would leave its row or its image is never marked
-            slot = 2 * first
-            if vertical:
-                slot += 1
-            key = pairs[slot]
-            if key != NO_FACE:
-                alpha = crossing_of(key, first, pixels, vertical, width, vertex_count, edges, points)[0]
-                if (alpha > 0.0) == (first == pixel):
-                    for c in range(channels):
-                        difference = image[other * channels + c] - image[pixel * channels + c]
-                        result[pixel * channels + c] += wp.abs(alpha) * difference
+    for index in range(wp.tid(), count[0], threads):
+        segment = segment_of(silhouettes[index], clip, edges, vertex_count, edge_count, height, width)
+        if segment.seen:
+            for direction in range(2):
+                walk = walk_of(segment, direction, height, width)
+                if walk.acts:
+                    for line in range(walk.first_line, walk.end_line):
+                        x = crossing_at(walk, line, width)
+                        if x.inside:
+                            if belongs_to(pairs[x.slot], segment.edge_id):
+                                receiver = wp.where(x.alpha > 0.0, x.first, x.second)
+                                for c in range(channels):
+                                    step = image[x.second * channels + c] - image[x.first * channels + c]
+                                    wp.atomic_add(result, receiver * channels + c, x.alpha * step)
 
 
 @wp.kernel(module=module)
 def blend_pairs_backward(
-    pairs: wp.array(dtype=wp.int64),
-    points: wp.array(dtype=wp.vec3),
+    silhouettes: wp.array(dtype=wp.int32),
+    count: wp.array(dtype=wp.int32),
+    clip: wp.array(dtype=wp.vec4),
     edges: wp.array(dtype=wp.vec2i),
+    face_ids: wp.array(dtype=wp.int32),
+    w: wp.array(dtype=float),
+    pairs: wp.array(dtype=wp.int64),
     image: wp.array(dtype=float),
     grad_result: wp.array(dtype=float),
     vertex_count: int,
+    edge_count: int,
     height: int,
     width: int,
     channels: int,
-    with_points: int,
+    threads: int,
+    with_clip: int,
     grad_image: wp.array(dtype=float),
-    grad_points: wp.array(dtype=wp.vec3),
-):
-    pixel = wp.tid()
-    pixels = height * width
-    for side in range(4):
-        vertical = side >= 2
-        step = 1
-        if vertical:
-            step = width
-        first = pixel
-        other = pixel + step
-        if side % 2 == 1:
-            first = pixel - step
-            other = first
-        if first >= 0:  # a pair that would leave its row or its image is never marked
-            slot = 2 * first
-            if vertical:
-                slot += 1
-            key = pairs[slot]
-            if key != NO_FACE:
-                found = crossing_of(key, first, pixels, vertical, width, vertex_count, edges, points)
-                alpha = found[0]
-                receiver = other
-                sign = float(1.0)
-                if (alpha > 0.0) == (first == pixel):
-                    receiver = pixel
-                    sign = float(-1.0)
-                grad_alpha = float(0.0)
-                for c in range(channels):
-                    g = grad_result[receiver * channels + c]
-                    grad_image[pixel * channels + c] += sign * wp.abs(alpha) * g
-                    grad_alpha += g * (image[other * channels + c] - image[pixel * channels + c])
-                if first == pixel and with_points != 0:
-                    # dL/dalpha = G . (C_B - C_A), and alpha falls by as much as the crossing moves toward B.
-                    edge = edges[wp.int32(key & wp.int64(0xFFFFFFFF))]
-                    base = (pixel // pixels) * vertex_count
-                    r = found[1]
-                    grad = wp.vec3(-grad_alpha, grad_alpha * found[2], 0.0)
-                    wp.atomic_add(grad_points, base + edge[0], swapped(grad, vertical) * (1.0 - r))
-                    wp.atomic_add(grad_points, base + edge[1], swapped(grad, vertical) * r)
-
-
-@wp.kernel(module=module)
-def project_to_pixels_backward(
-    clip: wp.array(dtype=wp.vec4),
-    points: wp.array(dtype=wp.vec3),
-    grad_points: wp.array(dtype=wp.vec3),
-    height: int,
-    width: int,
     grad_clip: wp.array(dtype=wp.vec4),
 ):
-    vertex = wp.tid()
-    grad = grad_points[vertex]
-    scale = points[vertex][2]
-    if grad[0] != 0.0 or grad[1] != 0.0:
-        grad_x = grad[0] * 0.5 * float(width) * scale
-        grad_y = -grad[1] * 0.5 * float(height) * scale
-        p = clip[vertex]
-        grad_clip[vertex] = wp.vec4(grad_x, grad_y, 0.0, -(grad_x * p[0] + grad_y * p[1]) * scale)
+    for index in range(wp.tid(), count[0], threads):
+        segment = segment_of(silhouettes[index], clip, edges, vertex_count, edge_count, height, width)
+        if segment.seen:
+            for direction in range(2):
+                walk = walk_of(segment, direction, height, width)
+                if walk.acts:
+                    for line in range(walk.first_line, walk.end_line):
+                        x = crossing_at(walk, line, width)
+                        if x.inside:
+                            if belongs_to(pairs[x.slot], segment.edge_id):
+                                receiver = wp.where(x.alpha > 0.0, x.first, x.second)
+                                near = x.first
+                                inner = x.first - x.step
+                                inner_slot = x.slot - 2 * x.step
+                                continued = x.place > 0
+                                if walk.toward > 0.0:
+                                    near = x.second
+                                    inner = x.second + x.step
+                                    inner_slot = x.slot + 2 * x.step
+                                    continued = x.place + 2 < walk.length
+                                reach = float(0.0)
+                                if continued and with_clip != 0:
+                                    if face_ids[inner] >= 0 and pairs[inner_slot] == NO_EDGE:
+                                        # Distances along the surface in space: a pixel is as wide as at focal length 2.
+                                        pixel = w[near] / float(wp.max(height, width))
+                                        ahead = (1.0 - x.distance) * pixel
+                                        deeper = 1.0 / x.inverse_w - w[near]
+                                        behind = w[near] - w[inner]
+                                        ratio = (ahead * ahead + deeper * deeper) / (pixel * pixel + behind * behind)
+                                        reach = wp.min(wp.sqrt(ratio), FURTHEST_REACH)
+                                if walk.toward < 0.0:
+                                    reach = -reach
+                                if reach == 0.0:
+                                    inner = near
+                                grad_alpha = float(0.0)
+                                for c in range(channels):
+                                    g = grad_result[receiver * channels + c]
+                                    wp.atomic_add(grad_image, x.first * channels + c, -x.alpha * g)
+                                    wp.atomic_add(grad_image, x.second * channels + c, x.alpha * g)
+                                    step = image[x.second * channels + c] - image[x.first * channels + c]
+                                    step += reach * (image[near * channels + c] - image[inner * channels + c])
+                                    grad_alpha += g * step
+                                if with_clip != 0:
+                                    # Only the crossing's shift along its line counts, wherever on the edge one takes
+                                    # hold: so the gradient of the point that is there now goes to both vertices.
+                                    part = x.part * walk.end[2] / x.inverse_w
+                                    part = segment.first_part + part * (segment.last_part - segment.first_part)
+                                    at = segment.p + (segment.q - segment.p) * part
+                                    slope = (walk.end[0] - walk.start[0]) / (walk.end[1] - walk.start[1])
+                                    along = -grad_alpha * x.inverse_w * 0.5
+                                    across = grad_alpha * slope * x.inverse_w * 0.5
+                                    grad_x = wp.where(walk.vertical, across, along) * float(width)
+                                    grad_y = -wp.where(walk.vertical, along, across) * float(height)
+                                    grad_w = -(grad_x * at[0] + grad_y * at[1]) * x.inverse_w
+                                    grad = wp.vec4(grad_x, grad_y, 0.0, grad_w)
+                                    first = segment.view * vertex_count
+                                    wp.atomic_add(grad_clip, first + segment.edge[0], grad * (1.0 - part))
+                                    wp.atomic_add(grad_clip, first + segment.edge[1], grad * part)
 
 
 class _Antialias(torch.autograd.Function):
@@ -252,47 +219,42 @@ class _Antialias(torch.autograd.Function):
     ) -> Tensor:
         image, clip = image.contiguous(), clip.contiguous()
         views, height, width, channels = image.shape
-        vertex_count, edge_count = clip.shape[1], edges.shape[0]
-        points = torch.zeros((views, vertex_count, 3), device=clip.device)
-        pairs = torch.full((views, height, width, 2), int(NO_FACE), dtype=torch.int64, device=clip.device)
-        launch(project_to_pixels, views * vertex_count, [rows(clip), height, width, rows(points)])
-        launch(
-            find_crossed_pairs,
-            views * edge_count,
-            [rows(points), rows(edges), rows(opposite), face_ids, w, vertex_count, edge_count, height, width, pairs],
-        )
+        vertex_count, edge_count, device = clip.shape[1], edges.shape[0], clip.device
+        total = views * edge_count
+        threads = min(total, 1 if device.type == "cpu" else GPU_THREADS)
+        silhouettes = torch.empty(total, dtype=torch.int32, device=device)
+        count = torch.zeros(1, dtype=torch.int32, device=device)
+        pairs = torch.full((views, height, width, 2), int(NO_EDGE), dtype=torch.int64, device=device)
         result = image.clone()
+        sizes = [vertex_count, edge_count, height, width]
+        listed = [silhouettes, count, rows(clip), rows(edges)]
         launch(
-            blend_pairs,
-            views * height * width,
-            [pairs, rows(points), rows(edges), image, vertex_count, height, width, channels, result],
+            list_silhouettes,
+            threads,
+            [rows(clip), rows(edges), rows(opposite), vertex_count, edge_count, total, threads, silhouettes, count],
         )
-        ctx.save_for_backward(image, clip, edges, points, pairs)
+        launch(claim_pairs, threads, [*listed, face_ids, w, *sizes, threads, pairs])
+        launch(blend_pairs, threads, [*listed, pairs, image, *sizes, channels, threads, result])
+        ctx.save_for_backward(image, clip, face_ids, w, edges, silhouettes, count, pairs)
+        ctx.threads = threads
         return result
 
     @staticmethod
     def backward(ctx, grad_result: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
-        image, clip, edges, points, pairs = ctx.saved_tensors
-        views, height, width, channels = image.shape
-        with_points = ctx.needs_input_grad[1]
+        image, clip, face_ids, w, edges, silhouettes, count, pairs = ctx.saved_tensors
+        _, height, width, channels = image.shape
+        with_clip = ctx.needs_input_grad[1]
         grad_result = grad_result.contiguous()
         grad_image = grad_result.clone()
-        grad_points = torch.zeros_like(points) if with_points else points.new_zeros(1, 3)
+        grad_clip = torch.zeros_like(clip) if with_clip else clip.new_zeros(1, 4)
         launch(
             blend_pairs_backward,
-            views * height * width,
-            [pairs, rows(points), rows(edges), image, grad_result, clip.shape[1], height, width, channels]
-            + [int(with_points), grad_image, rows(grad_points)],
+            ctx.threads,
+            [silhouettes, count, rows(clip), rows(edges), face_ids, w, pairs, image, grad_result]
+            + [clip.shape[1], edges.shape[0], height, width, channels, ctx.threads]
+            + [int(with_clip), grad_image, rows(grad_clip)],
         )
-        if not with_points:
-            return grad_image, None, None, None, None, None
-        grad_clip = torch.zeros_like(clip)
-        launch(
-            project_to_pixels_backward,
-            views * clip.shape[1],
-            [rows(clip), rows(points), rows(grad_points), height, width, rows(grad_clip)],
-        )
-        return grad_image, grad_clip, None, None, None, None
+        return grad_image, grad_clip if with_clip else None, None, None, None, None
 
 
 def antialias(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor) -> Tensor:
