@@ -132,6 +132,8 @@ def _check_attributes(attributes: Tensor, fragments: Fragments, numbers: int = 1
         raise InputError(
             f"attributes must be float32 of shape [V, C] or [N, V, C], not {attributes.dtype} {list(attributes.shape)}."
         )
+    if attributes.shape[-1] == 0:
+        raise InputError("attributes hold no channels; give at least one.")
     if attributes.dim() == 3 and attributes.shape[0] != views:
         raise InputError(f"attributes hold {attributes.shape[0]} views, but {views} were rasterized.")
     if attributes.device != fragments.face_id.device:

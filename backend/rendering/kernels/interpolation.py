@@ -139,7 +139,7 @@ class _Interpolate(torch.autograd.Function):
         image = torch.empty((views, height, width, channels), device=attributes.device)
         launch(
             KERNELS[length].forward,
-            views * height * lanes if channels else 0,
+            views * height * lanes,
             [rows(attributes, length), face_ids, rows(barycentrics), rows(faces), *sizes, rows(image, length)],
         )
         ctx.save_for_backward(attributes, barycentrics, face_ids, faces)
