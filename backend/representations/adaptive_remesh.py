@@ -1,7 +1,7 @@
 """Remeshing to a wanted edge length at every vertex: split, collapse, flip and relax (Botsch and Kobbelt 2004).
 
 Continuous remeshing (Palfinger 2022) runs the same edits between the steps of an optimizer, with edge lengths that follow
-where it wants detail; Dunyach et al. 2013 choose them by curvature. Nothing here is random: equal input, equal bits.
+where it wants detail; `edge_lengths` chooses them by curvature. Nothing here is random: equal input, equal bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from backend.representations.mesh_edits import flip_edges, split_edges
 from backend.representations.relaxation import InputSurface, relax
 from backend.representations.surface_edges import SurfaceEdges, previous_side
 
-ITERATIONS = 8
+ITERATIONS = 7
+POLISHING = 2
+"""Relaxations at the end, each followed by flips that open the smallest angles."""
+
 LONGEST, SHORTEST = 4.0 / 3.0, 4.0 / 5.0
 """Edges are split above and collapsed below these multiples of their wanted length."""
 
@@ -48,7 +51,7 @@ def remesh_adaptive(
 
     Args:
         mesh: with colors, texture coordinates, both or neither; the material is passed on.
-        edge_length: changes gently over the surface at best; see `curvature_edge_length`.
+        edge_length: changes gently over the surface at best; see `edge_lengths.curvature_edge_length`.
         locked: `[V]` bool; these vertices stay as they are, and so do the edges between two and the faces of three of them.
 
     Raises:
@@ -75,6 +78,9 @@ def remesh_tracked(mesh: MeshData, edge_length: float | np.ndarray, locked: np.n
         even_valences(work)
         relax(work, surface)
     open_angles(work)
+    for _ in range(POLISHING):
+        relax(work, surface)
+        open_angles(work)
     return Remeshed(*work.to_mesh_data(mesh, scale))
 
 
@@ -98,11 +104,13 @@ def collapse_short(work: EditableMesh) -> None:
     for _ in range(MOST_PASSES):
         edges = work.edges()
         excess = work.lengths(edges) / work.wanted_length(edges)
-        candidates = np.flatnonzero((excess < SHORTEST) & ~np.isin(edges.keys, refused))
+        short = excess < SHORTEST
+        short[edges.numbers(refused)] = False
+        candidates = np.flatnonzero(short)
         candidates = candidates[np.argsort(excess[candidates], kind="stable")]
         merged, unsafe = collapse_edges(work, edges, candidates, LONGEST)
         refused = np.concatenate([refused, edges.keys[unsafe]])
-        if merged <= len(edges.ends) // 100:
+        if merged <= len(edges.ends) // 1000:
             return
 
 

@@ -93,7 +93,7 @@ def collapse_edges(
     star = _star(mesh, around, collapses)
     _choose_place(mesh, star, collapses)
     safe = ~_spoils_shape(mesh, star, collapses, longest)
-    deviation = _deviation(mesh, star, collapses)
+    deviation = _deviation(mesh, star, collapses, safe)
     wanted = (mesh.size[collapses.gone] + mesh.size[collapses.kept]) / 2.0
     total = deviation + np.maximum(mesh.deviation[collapses.gone], mesh.deviation[collapses.kept])
     safe &= (deviation <= DEVIATION * wanted) & (total <= TOTAL_DEVIATION * wanted)
@@ -188,9 +188,9 @@ def _choose_place(mesh: EditableMesh, star: _Star, collapses: _Collapses) -> Non
     collapses.place = np.where(collapses.middle[:, None], middle, at_end)
 
 
-def _deviation(mesh: EditableMesh, star: _Star, collapses: _Collapses) -> np.ndarray:
-    """How far the old ends are from the new faces, `[K]`."""
-    stays = ~star.dies
+def _deviation(mesh: EditableMesh, star: _Star, collapses: _Collapses, asked: np.ndarray) -> np.ndarray:
+    """How far the old ends are from the new faces, `[K]`; infinite where not `asked` `[K]` for."""
+    stays = ~star.dies & asked[star.row]
     row = star.row[stays]
     apex = collapses.place[row]
     second, third = mesh.positions[star.second[stays]], mesh.positions[star.third[stays]]

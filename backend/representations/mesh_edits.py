@@ -15,7 +15,7 @@ from backend.representations.surface_edges import SurfaceEdges, independent, nex
 LARGEST_TURN = 0.5
 """Cosine of the angle by which an edit may turn a face."""
 
-FLIP_DEVIATION = 0.1
+FLIP_DEVIATION = 0.2
 """How far a flip may move the surface, in wanted edge lengths."""
 
 

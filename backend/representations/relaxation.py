@@ -5,16 +5,21 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from backend.representations.editable_mesh import EditableMesh, dot, face_normals, norm, used_vertices, uv_areas
+from backend.representations.editable_mesh import EditableMesh, dot, face_normals, norm, uv_areas
 from backend.representations.mesh_data import MeshData
 
 with warnings.catch_warnings():  # its package imports scipy.ndimage.filters, a name that scipy deprecates
     warnings.simplefilter("ignore", DeprecationWarning)
     import gpytoolbox
 
-CREASE = 0.08
+CREASE = 0.11
 """Share of a vertex's surroundings that looks in a direction from which on it does not move along that direction."""
+
+SHARPEST = 0.4
+"""Length of the mean normal of a vertex's surroundings below which it does not move: at tips and on knife edges, whose two
+sides look along one direction."""
 
 LEAST_MOVE = 1e-4
 """Smaller moves, in wanted edge lengths, are not made."""
@@ -52,13 +57,13 @@ def relax(mesh: EditableMesh, surface: InputSurface) -> None:
     edge length from the place on `surface` where it comes to lie.
     """
     normals = face_normals(mesh.positions, mesh.faces)
-    step = _along_surface(_toward_center(mesh, normals), _facing(mesh, normals))
-    moving = np.flatnonzero(~mesh.pinned & used_vertices(mesh.faces, len(step)) & np.isfinite(step).all(axis=1))
+    to_center, spread, facing = _surroundings(mesh, normals)
+    step = _along_surface(to_center, spread)
+    moving = np.flatnonzero(~mesh.pinned & (norm(facing) > SHARPEST))
     face, barycentrics = surface.nearest(mesh.positions[moving] + step[moving])
     place = surface.at(surface.positions, surface.faces, face, barycentrics)
-    facing = _scatter(mesh, normals)[moving]
     distance = norm(place - mesh.positions[moving])
-    good = (dot(facing, surface.normals[face]) > 0.0) & (distance > LEAST_MOVE * mesh.size[moving])
+    good = (dot(facing[moving], surface.normals[face]) > 0.0) & (distance > LEAST_MOVE * mesh.size[moving])
     good &= distance < mesh.size[moving]
     moving, face, barycentrics, place = moving[good], face[good], barycentrics[good], place[good]
 
@@ -75,32 +80,53 @@ def relax(mesh: EditableMesh, surface: InputSurface) -> None:
     mesh.changed[moving] = True
 
 
-def _toward_center(mesh: EditableMesh, normals: np.ndarray) -> np.ndarray:
-    """From each vertex to the middle of the faces around it, `[V, 3]`; faces count by area over wanted area."""
-    corners = mesh.positions[mesh.faces]
-    weight = 0.5 * norm(normals) / mesh.size[mesh.faces].mean(axis=1) ** 2
-    total = np.bincount(mesh.faces.reshape(-1), np.repeat(weight, 3), len(mesh.positions))
-    center = _scatter(mesh, corners.mean(axis=1) * weight[:, None]) / np.maximum(total, 1e-300)[:, None]
-    return np.where(total[:, None] > 0.0, center - mesh.positions, 0.0)
+def _surroundings(mesh: EditableMesh, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the faces around each vertex say together.
 
-
-def _facing(mesh: EditableMesh, normals: np.ndarray) -> np.ndarray:
-    """The mean of n n^T over the faces around each vertex, by area: `[V, 3, 3]`."""
+    The way to their middle `[V, 3]`, where faces count by area over wanted area; the mean of n n^T `[V, 3, 3]` and of the
+    unit normals n `[V, 3]`, where they count by their angle at the vertex: both sides of a crease alike, however they are
+    cut into triangles.
+    """
+    count, corner = len(mesh.positions), mesh.faces.reshape(-1)
+    points = mesh.positions[mesh.faces]
     double_area = np.maximum(norm(normals), 1e-300)
-    outer = (normals[:, :, None] * normals[:, None, :] / double_area[:, None, None]).reshape(-1, 9)
-    total = np.bincount(mesh.faces.reshape(-1), np.repeat(double_area, 3), len(mesh.positions))
-    return (_scatter(mesh, outer) / np.maximum(total, 1e-300)[:, None]).reshape(-1, 3, 3)
+    size = mesh.size[mesh.faces[:, 0]] + mesh.size[mesh.faces[:, 1]] + mesh.size[mesh.faces[:, 2]]
+    weight = double_area / size**2
+    center = (points[:, 0] + points[:, 1] + points[:, 2]) * (weight / 3.0)[:, None]
+    sums = _around(mesh, np.ones(len(corner)), np.column_stack([weight, center]))
+    to_center = np.where(sums[:, :1] > 0.0, sums[:, 1:] / np.maximum(sums[:, :1], 1e-300) - mesh.positions, 0.0)
+
+    sides = points[:, [1, 2, 0]] - points
+    # The angle between two sides that span a parallelogram of this area.
+    angles = np.arctan2(np.repeat(double_area, 3), -dot(sides, sides[:, [2, 0, 1]]).reshape(-1))
+    unit = normals / double_area[:, None]
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+    products = [unit[:, i] * unit[:, j] for i, j in pairs]
+    sums = _around(mesh, angles, np.column_stack([unit, *products]))
+    sums /= np.maximum(np.bincount(corner, angles, count), 1e-300)[:, None]
+    spread = np.empty((count, 3, 3))
+    for (i, j), column in zip(pairs, sums[:, 3:].T, strict=True):
+        spread[:, i, j] = spread[:, j, i] = column
+    return to_center, spread, sums[:, :3]
 
 
-def _along_surface(step: np.ndarray, facing: np.ndarray) -> np.ndarray:
+def _around(mesh: EditableMesh, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`values` `[F, C]` summed over the corners at each vertex, with the `weights` `[3 F]` of those: `[V, C]`."""
+    starts = np.arange(0, 3 * len(mesh.faces) + 1, 3)
+    corners = csr_array((weights, mesh.faces.reshape(-1), starts), shape=(len(mesh.faces), len(mesh.positions)))
+    return corners.T @ values
+
+
+def _along_surface(step: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """`step` `[V, 3]` without what leads along directions in which the surface around looks.
 
-    An eigenvalue of `facing` is the share of the surface that looks along its direction: on a plane 1 along the normal
-    and 0 across. (I + (facing / CREASE)^4)^-1 lets shares far below CREASE pass and stops those far above.
+    An eigenvalue of `spread` is the share of the surface that looks along its direction: on a plane 1 along the normal
+    and 0 across. (I + (spread / CREASE)^8)^-1 lets shares far below CREASE pass and stops those far above.
     """
-    ratio = facing / CREASE
-    squared = ratio @ ratio
-    return np.linalg.solve(np.eye(3) + squared @ squared, step[:, :, None])[:, :, 0]
+    ratio = spread / CREASE
+    for _ in range(3):
+        ratio = ratio @ ratio
+    return np.linalg.solve(np.eye(3) + ratio, step[:, :, None])[:, :, 0]
 
 
 def _move_back(mesh: EditableMesh, normals: np.ndarray, old: np.ndarray, old_uvs: np.ndarray) -> np.ndarray:
@@ -121,9 +147,3 @@ def _move_back(mesh: EditableMesh, normals: np.ndarray, old: np.ndarray, old_uvs
         mesh.positions[again] = old[again]
         if old_areas is not None:
             mesh.uvs[mesh.uv_faces[wrong]] = old_uvs[mesh.uv_faces[wrong]]
-
-
-def _scatter(mesh: EditableMesh, values: np.ndarray) -> np.ndarray:
-    """Sums of `values` `[F, C]` over the faces around each vertex, `[V, C]`."""
-    vertex, count = mesh.faces.reshape(-1), len(mesh.positions)
-    return np.stack([np.bincount(vertex, np.repeat(column, 3), count) for column in values.T], axis=1)

@@ -12,7 +12,7 @@ from backend.errors import InputError
 from backend.representations.editable_mesh import cross, dot
 from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MeshData
-from backend.representations.surface_edges import stable_order
+from backend.representations.surface_edges import sorted_with_place
 
 TOLERANCE = 1e-7
 """Faces that enter each other by less than this share of the mesh's size are taken to touch, which is no intersection."""
@@ -59,8 +59,8 @@ def _near_pairs(corners: np.ndarray, tolerance: float):
         last = np.floor((high[members] - origin) / cell).astype(np.int64)
         entry, coordinates = _cells(first, last)
         key = (coordinates[:, 0] << 42) | (coordinates[:, 1] << 21) | coordinates[:, 2]
-        order = stable_order(key)
-        entry, coordinates, key = entry[order], coordinates[order], key[order]
+        order, key = sorted_with_place(key)
+        entry, coordinates = entry[order], coordinates[order]
         start = np.searchsorted(key, key, side="left")
         end = np.searchsorted(key, key, side="right")
         own = np.flatnonzero(level[members[entry]] == current)

@@ -22,7 +22,6 @@ class SurfaceEdges:
             there is none. Meaningful for regular and boundary edges only.
         face_count: `[E]`, how many faces have the edge.
         regular: `[E]`, whether exactly two faces meet there and agree on which side is outside.
-        edge_of_side: `[3 F]`, the edge of each side.
         keys: `[E]`, ascending, `smaller * vertex_count + larger`.
         vertex_count: of the mesh, unused vertices included.
     """
@@ -31,13 +30,17 @@ class SurfaceEdges:
     sides: np.ndarray
     face_count: np.ndarray
     regular: np.ndarray
-    edge_of_side: np.ndarray
     keys: np.ndarray
     vertex_count: int
 
     def valence(self) -> np.ndarray:
         """How many edges each vertex has, `[V]`."""
         return np.bincount(self.ends.reshape(-1), minlength=self.vertex_count)
+
+    def numbers(self, keys: np.ndarray) -> np.ndarray:
+        """The edges of those `keys` that are there."""
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return place[self.keys[place] == keys]
 
     def exists(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Whether vertices `first` and `second`, of one shape, are joined by an edge."""
@@ -49,23 +52,20 @@ class SurfaceEdges:
 def surface_edges(faces: np.ndarray, vertex_count: int) -> SurfaceEdges:
     """The edges of `faces` `[F, 3]` int64, none of which repeats a vertex."""
     start, end = faces.reshape(-1), faces[:, [1, 2, 0]].reshape(-1)
-    key = np.minimum(start, end) * vertex_count + np.maximum(start, end)
-    order = stable_order(key)
-    sorted_key = key[order]
-    is_first = np.concatenate([[True], sorted_key[1:] != sorted_key[:-1]])
+    order, key = sorted_with_place(np.minimum(start, end) * vertex_count + np.maximum(start, end))
+    is_first = np.empty(len(key), dtype=bool)
+    is_first[:1] = True
+    np.not_equal(key[1:], key[:-1], out=is_first[1:])
     first = np.flatnonzero(is_first)
-    edge_of_side = np.empty(len(key), dtype=np.int64)
-    edge_of_side[order] = np.cumsum(is_first) - 1
-    face_count = np.diff(np.append(first, len(key)))
-    keys = sorted_key[first]
-    ends = np.stack([keys // vertex_count, keys % vertex_count], axis=1)
-    ascending = start < end
+    face_count = np.diff(first, append=len(key))
+    keys = key[first]
+    smaller = keys // vertex_count
+    ends = np.stack([smaller, keys - smaller * vertex_count], axis=1)
     sides = np.full((len(first), 2), -1, dtype=np.int64)
-    number = np.arange(len(key))
-    sides[edge_of_side[ascending], 0] = number[ascending]
-    sides[edge_of_side[~ascending], 1] = number[~ascending]
+    edge = np.cumsum(is_first) - 1
+    sides.reshape(-1)[2 * edge + (start > end)[order]] = order
     regular = (face_count == 2) & (sides[:, 0] >= 0) & (sides[:, 1] >= 0)
-    return SurfaceEdges(ends, sides, face_count, regular, edge_of_side, keys, vertex_count)
+    return SurfaceEdges(ends, sides, face_count, regular, keys, vertex_count)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def vertex_faces(faces: np.ndarray, vertex_count: int) -> VertexFaces:
     """Sorted once, so that the faces around many vertices can be looked up together."""
     corner_vertex = faces.reshape(-1)
     counts = np.bincount(corner_vertex, minlength=vertex_count)
-    return VertexFaces(stable_order(corner_vertex), np.concatenate([[0], np.cumsum(counts)]))
+    return VertexFaces(sorted_with_place(corner_vertex)[0], np.concatenate([[0], np.cumsum(counts)]))
 
 
 def irregular_vertices(faces: np.ndarray, edges: SurfaceEdges) -> np.ndarray:
@@ -141,10 +141,12 @@ def previous_side(side: np.ndarray) -> np.ndarray:
     return side + np.where(side % 3 == 0, 2, -1)
 
 
-def stable_order(key: np.ndarray) -> np.ndarray:
-    """`argsort` of nonnegative integers that leaves equal ones in order; numbers that hold both key and place sort far
-    faster."""
-    count = len(key)
-    if count == 0 or int(key.max()) >= 2**62 // count:
-        return np.argsort(key, kind="stable")
-    return np.sort(key * count + np.arange(count)) % count
+def sorted_with_place(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stable `argsort` of nonnegative integers, and these in that order; numbers that hold both key and place sort
+    far faster than places by key."""
+    bits = max(len(key) - 1, 1).bit_length()
+    if len(key) == 0 or int(key.max()) >> (62 - bits):
+        order = np.argsort(key, kind="stable")
+        return order, key[order]
+    packed = np.sort((key << bits) | np.arange(len(key)))
+    return packed & ((1 << bits) - 1), packed >> bits

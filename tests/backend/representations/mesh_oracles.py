@@ -69,6 +69,11 @@ def volume(positions: np.ndarray, faces: np.ndarray) -> float:
     return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6.0)
 
 
+def area(positions: np.ndarray, faces: np.ndarray) -> float:
+    a, b, c = (positions.astype(np.float64)[faces[:, k]] for k in range(3))
+    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2.0)
+
+
 def smallest_angles(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Of each face, in degrees."""
     corners = positions.astype(np.float64)[faces]
@@ -88,3 +93,14 @@ def one_sided_hausdorff(mesh: MeshData, other: MeshData) -> float:
     faces = np.ascontiguousarray(other.faces, dtype=np.int32)
     squared = gpytoolbox.squared_distance(points, other.positions.astype(np.float64), faces, use_cpp=True)[0]
     return float(np.sqrt(squared.max()))
+
+
+def edge_lengths(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Each edge once for every face that has it."""
+    corners = positions.astype(np.float64)[faces]
+    return np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).reshape(-1)
+
+
+def botsch_and_kobbelt(mesh: MeshData, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """The remeshing that a library has: positions and faces."""
+    return gpytoolbox.remesh_botsch(mesh.positions.astype(np.float64), mesh.faces.astype(np.int32), 5, length, True)
