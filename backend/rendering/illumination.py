@@ -138,17 +138,27 @@ def split_map(image: Tensor) -> tuple[Tensor, Tensor]:
     width = min(image.shape[1], 2 * FINEST)
     if image.shape[:2] != (height, width):
         image = torch.nn.functional.adaptive_avg_pool2d(image.permute(2, 0, 1), (height, width)).permute(1, 2, 0)
-    directions = map_directions(height, width, image.device, image.dtype)
-    edges = torch.linspace(0.5, -0.5, height + 1, device=image.device, dtype=image.dtype).mul(math.pi).sin()
-    solid_angle = (edges[:-1] - edges[1:]) * (2.0 * math.pi / width)
-    basis = harmonics(directions)
-    coefficients = torch.einsum("hwk,h,hwc->kc", basis, solid_angle, image)
+    basis, projection = _projection(height, width, image.device, image.dtype)
+    coefficients = torch.einsum("hwk,hwc->kc", projection, image)
     rest = image - basis @ coefficients
     # Every blur is a circular convolution along the rows' pixels: one matrix over the rows for each frequency.
     frequencies = torch.fft.rfft(rest, dim=1)
     lobes = _lobes(height, width, image.device, image.dtype).to(frequencies.dtype)
     blurred = torch.fft.irfft(torch.einsum("loif,ifc->lofc", lobes, frequencies), n=width, dim=2)
     return _monomials_of_harmonics(image.device, image.dtype) @ coefficients, torch.cat([rest[None], blurred])
+
+
+@cache
+def _projection(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The harmonics at the pixels of a map `[h, w, 9]`, and what to weigh pixels with for their coefficients.
+
+    The coefficients are those of least squares over the sphere: of a picture of harmonics they are its own.
+    """
+    basis = harmonics(map_directions(height, width, torch.device("cpu"), torch.float64))
+    edges = torch.linspace(0.5, -0.5, height + 1, dtype=torch.float64).mul(math.pi).sin()
+    weighted = basis * (edges[:-1] - edges[1:])[:, None, None]
+    projection = weighted @ torch.linalg.inv(torch.einsum("hwk,hwl->kl", weighted, basis))
+    return basis.to(device, dtype), projection.to(device, dtype)
 
 
 @cache
