@@ -197,23 +197,21 @@ def _read(path: Path) -> FileMesh:
 
 
 def _read_with_trimesh(path: Path) -> FileMesh:
-    """STL and OFF: triangles without texture."""
+    """STL and OFF: bare triangles."""
     import trimesh
 
     parts = []
-    for name, geometry in trimesh.load_scene(path, process=False, maintain_order=True).geometry.items():
+    for geometry in trimesh.load_scene(path, process=False, maintain_order=True).geometry.values():
         if not isinstance(geometry, trimesh.Trimesh):
             continue
         faces = np.asarray(geometry.faces, dtype=np.int64).reshape(-1, 3)
-        colors = np.asarray(geometry.visual.vertex_colors)[:, :3] / 255.0 if geometry.visual.kind else None
         positions = np.asarray(geometry.vertices, dtype=np.float64).reshape(-1, 3)
-        colors = colors if colors is not None and colors.shape == positions.shape else None
         none = np.full(len(faces), -1)
         sizes = np.full(len(faces), 3)
-        parts.append(
-            FileMesh(positions, sizes, faces.reshape(-1), colors=colors, polygon_material=none, objects=[str(name)])
-        )
-    return joined(parts)
+        parts.append(FileMesh(positions, sizes, faces.reshape(-1), polygon_material=none, objects=[""]))
+    mesh = joined(parts)
+    mesh.objects, mesh.polygon_object = [], None
+    return mesh
 
 
 def _check_indices(read: FileMesh) -> None:

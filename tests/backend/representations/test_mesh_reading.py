@@ -289,3 +289,15 @@ def test_sixteen_bit_textures_are_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.uint16([[0, 32768], [65535, 257]])).save(tmp_path / "rough.png")
     roughness = load_mesh(tmp_path / "t.obj").materials[0].roughness
     np.testing.assert_allclose(roughness, [[0, 128 / 255], [1, 1 / 255]], atol=1e-6)
+
+
+def test_bare_formats_say_nothing_of_names_axes_and_units(tmp_path: Path) -> None:
+    """OFF polygons are cut by trimesh."""
+    (tmp_path / "a.off").write_text("OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n")
+    corners = "".join(f"vertex {x} {y} 0\n" for x, y in ((0, 0), (1, 0), (0, 1)))
+    (tmp_path / "a.stl").write_text(f"solid x\nfacet normal 0 0 1\nouter loop\n{corners}endloop\nendfacet\nendsolid x\n")
+    off, stl = load_mesh(tmp_path / "a.off"), load_mesh(tmp_path / "a.stl")
+    for mesh in (off, stl):
+        assert (mesh.objects, mesh.materials, mesh.up, mesh.meters) == ((), (), None, None)
+        assert (mesh.colors, mesh.uvs, mesh.polygons) == (None, None, None)
+    assert len(off.faces) == 2 and len(stl.faces) == 1
