@@ -154,12 +154,22 @@ class RadianceField:
 
     @torch.no_grad()
     def density_at(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
-        """Density per unit length at points of the cube, without gradients, in parts if they are many."""
+        """Density per unit length at points of the cube, without gradients, in parts if they are many.
+
+        Raises:
+            InputError: a point is not finite.
+        """
+        _check_points(points)
         return torch.cat([self.field.density(part) for part in points.split(SAMPLES_AT_ONCE)])
 
     @torch.no_grad()
     def color_at(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
-        """Color at points of the cube, without gradients; where it depends on the view, its mean over all of them."""
+        """Color at points of the cube, without gradients; where it depends on the view, its mean over all of them.
+
+        Raises:
+            InputError: a point is not finite.
+        """
+        _check_points(points)
         return torch.cat([self.field(part)[1] for part in points.split(SAMPLES_AT_ONCE)])
 
     def composite(self, chords: Chords, normals: bool) -> RaysSeen:
@@ -221,10 +231,15 @@ class RadianceField:
     def _normals(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
         """Outward unit normals: the slope of the density's logit, by differences at a tetrahedron's corners."""
         reach = min(NORMAL_CELLS * 2.0 / self.settings.resolution, COARSEST_DIFFERENCE)
-        corners = torch.tensor(TETRAHEDRON, device=points.device)
+        corners = torch.tensor(TETRAHEDRON, dtype=points.dtype, device=points.device)
         around = points[None] + reach * corners[:, None]
         logits = self.field.density_logit(around.view(-1, 3)).view(4, -1)
         return functional.normalize(-torch.einsum("km,kc->mc", logits, corners), dim=-1, eps=1e-6)
+
+
+def _check_points(points: Tensor) -> None:
+    if not torch.isfinite(points).all():
+        raise InputError("A field was asked for points that are not finite; leave them out.")
 
 
 def _parts(counts: Tensor) -> list[int]:
