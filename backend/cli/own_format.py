@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from backend.errors import InputError
+from backend.representations.files.ply_reading import TYPES
 from backend.representations.mesh_data import MaterialData
 
 
@@ -151,13 +152,6 @@ def _facet_normals(corners: np.ndarray) -> np.ndarray:
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
 
 
-_PLY_TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
-}  # fmt: skip
-
-
 def _rewrite_ply(content: bytes, refined: Refined) -> bytes:
     """Colors are added as `red green blue` where the file has none."""
     marker = content.index(b"end_header")
@@ -173,7 +167,7 @@ def _rewrite_ply(content: bytes, refined: Refined) -> bytes:
         raise InputError("Only PLY files that begin with plain vertices can be written back; save the mesh as OBJ.")
     count = int(words[first][2])
     sign = ">" if order == "binary_big_endian" else "<"
-    old_type = np.dtype([(line[2], sign + _PLY_TYPES[line[1]]) for line in properties])
+    old_type = np.dtype([(line[2], sign + TYPES[line[1]]) for line in properties])
     if order == "ascii":
         rows = content[start:].decode("latin-1").split("\n")
         table = [tuple(row.split()[: len(properties)]) for row in rows[:count]]
