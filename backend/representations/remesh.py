@@ -1,64 +1,72 @@
-"""Isotropic remeshing of closed surfaces to a given number of vertices."""
+"""Isotropic remeshing of surfaces to a given number of vertices."""
 
 from __future__ import annotations
-
-import warnings
 
 import fast_simplification
 import numpy as np
 
+from backend.errors import InputError
+from backend.representations.adaptive_remesh import remesh_adaptive
+from backend.representations.editable_mesh import face_normals, norm
+from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MeshData
+from backend.representations.self_intersection import self_intersections
 from backend.representations.soundness import soundness
 
-with warnings.catch_warnings():  # its package imports scipy.ndimage.filters, a name that scipy deprecates
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import gpytoolbox
+ACCURACY = 0.04
+"""Share of the wanted number of vertices by which the result may differ before it is done again with other edges."""
 
-ITERATIONS = 4
+ATTEMPTS = 3
 
 
 def remesh_isotropic(
     positions: np.ndarray, faces: np.ndarray, target_vertices: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearly equilateral triangles with about `target_vertices` vertices (within a few percent on smooth shapes).
+    """Nearly equilateral triangles with about `target_vertices` vertices (within a few percent where the shape allows).
 
-    Quadric simplification (Garland and Heckbert 1997) comes first where there is much to remove, then splits, collapses,
-    flips and tangential smoothing projected on the surface (Botsch and Kobbelt 2004). A step whose result is no longer
-    as sound as what it was given, or has lost or gained a handle, is left out: at worst the input comes back.
+    Quadric simplification (Garland and Heckbert 1997) comes first where there is much to remove, then `remesh_adaptive`
+    with one edge length, found in at most ATTEMPTS. A step whose result is no longer as sound as what it was given, has
+    lost or gained a handle, or passes through itself more than before, is left out: at worst the input comes back.
+
+    Raises:
+        InputError: this is no mesh (see `check_mesh`), or fewer than four vertices are wanted.
     """
-    simplified = positions, faces
-    if len(positions) > 1.2 * target_vertices:
+    original = MeshData(positions, faces)
+    check_mesh(original)
+    if target_vertices < 4:
+        raise InputError(f"A mesh of {target_vertices} vertices was asked for; ask for at least 4.")
+    area = 0.5 * norm(face_normals(positions.astype(np.float64), faces)).sum()
+    if not area > 0.0:
+        return positions, faces
+    start = original
+    if len(positions) > 3 * target_vertices:
         points, triangles = fast_simplification.simplify(
-            positions.astype(np.float32), faces.astype(np.int32), target_count=2 * target_vertices
+            positions.astype(np.float32), faces.astype(np.int32), target_count=4 * target_vertices
         )
-        simplified = _if_equivalent((points, triangles), simplified)
-    area = np.linalg.norm(
-        np.cross(
-            simplified[0][simplified[1][:, 1]] - simplified[0][simplified[1][:, 0]],
-            simplified[0][simplified[1][:, 2]] - simplified[0][simplified[1][:, 0]],
-        ),
-        axis=1,
-    ).sum(dtype=np.float64) / 2.0
+        start = _if_equivalent(MeshData(points, triangles.astype(np.int32)), original)
     # A closed surface of V vertices has 2 V faces; an equilateral triangle of edge h has the area sqrt(3)/4 h^2.
     edge_length = float(np.sqrt(area / (2 * target_vertices) * 4.0 / np.sqrt(3.0)))
-    points, triangles = gpytoolbox.remesh_botsch(
-        np.ascontiguousarray(simplified[0], dtype=np.float64),
-        np.ascontiguousarray(simplified[1], dtype=np.int32),
-        ITERATIONS,
-        edge_length,
-        True,
-    )
-    return _if_equivalent((points, triangles), simplified)
+    best = start
+    for _ in range(ATTEMPTS):
+        candidate = remesh_adaptive(start, edge_length)
+        share = len(candidate.positions) / target_vertices
+        if best is start or abs(np.log(share)) < abs(np.log(len(best.positions) / target_vertices)):
+            best = candidate
+        if abs(share - 1.0) <= ACCURACY:
+            break
+        edge_length *= float(np.sqrt(share))
+    result = _if_equivalent(best, start)
+    return (positions, faces) if result is original else (result.positions, result.faces)
 
 
-def _if_equivalent(
-    candidate: tuple[np.ndarray, np.ndarray], original: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """`candidate` as float32 and int32 if it is as sound as `original` and of the same topology, else `original`."""
-    positions, faces = candidate[0].astype(np.float32), candidate[1].astype(np.int32)
-    if len(faces) == 0 or not np.isfinite(positions).all():
+def _if_equivalent(candidate: MeshData, original: MeshData) -> MeshData:
+    """`candidate` if it is as sound as `original`, of the same topology and not more entangled, else `original`."""
+    if len(candidate.faces) == 0 or not np.isfinite(candidate.positions).all():
         return original
-    before, after = soundness(MeshData(*original)), soundness(MeshData(positions, faces))
+    before, after = soundness(original), soundness(candidate)
     same = (before.components, before.euler) == (after.components, after.euler)
     as_sound = after.sound or not before.sound and after.manifold >= before.manifold
-    return (positions, faces) if same and as_sound else original
+    if not (same and as_sound):
+        return original
+    crossing = len(self_intersections(candidate))
+    return candidate if crossing == 0 or crossing <= len(self_intersections(original)) else original
