@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.representations.convert import grid_to_mesh, tetrahedra_to_mesh
+from backend.representations.convert import field_to_mesh, grid_to_mesh, tetrahedra_to_mesh
 from backend.representations.density_grid import DensityGrid
 from backend.representations.large_steps import AdamUniform
 from backend.representations.mesh_data import MeshData
+from backend.representations.radiance_field import RadianceField
 from backend.representations.repair import make_sound
 from backend.representations.representation import Representation
 from backend.representations.tetrahedral_grid import TetrahedralGrid
 from backend.representations.triangle_mesh import TriangleMesh
-from protocol.settings import GridStage, MeshStage, Stage, TetrahedraStage, value_at
+from protocol.settings import FieldStage, GridStage, MeshStage, Stage, TetrahedraStage, value_at
 
 
 @dataclass
@@ -53,6 +54,9 @@ class RunningStage:
         """The mesh that the stage hands on."""
         if isinstance(self.representation, DensityGrid):
             return grid_to_mesh(self.representation, self.stage.target_vertices)
+        if isinstance(self.representation, RadianceField):
+            field = self.representation
+            return field_to_mesh(field.density_at, field.color_at, self.stage.target_vertices, device=field.occupancy.density.device)
         if isinstance(self.representation, TetrahedralGrid):
             return tetrahedra_to_mesh(self.representation, self.stage.target_vertices)
         mesh = self.representation.to_mesh()
@@ -62,35 +66,34 @@ class RunningStage:
 def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> RunningStage:
     """A stage at its first step.
 
-    A grid begins as a ball of fog and takes no mesh; tetrahedra begin with the mesh if there is one, else as a sphere; a
-    mesh stage needs one.
+    A grid and a field begin as a ball of fog and take no mesh; tetrahedra begin with the mesh if there is one, else as a
+    sphere; a mesh stage needs one.
     """
-    representation: Representation
-    if isinstance(stage, GridStage):
-        representation = DensityGrid(stage, device)
-    elif isinstance(stage, TetrahedraStage):
-        representation = TetrahedralGrid(stage, device, mesh)
-    elif mesh is not None:
-        representation = TriangleMesh(mesh, stage, device)
-    else:
-        raise InputError("A mesh stage came first without a mesh: send a start mesh or choose a start shape (sphere, cube, cylinder).")
+    representation = _representation(stage, mesh, device)
     return RunningStage(stage, representation, make_optimizers(representation))
 
 
 def restore_stage(stage: Stage, state: dict[str, Tensor], optimizers: list[dict], device: torch.device) -> RunningStage:
     """A stage exactly as it was when `state_dict()` of its representation and optimizers were taken."""
-    representation: Representation
-    if isinstance(stage, GridStage):
-        representation = DensityGrid(stage, device)
-    elif isinstance(stage, TetrahedraStage):
-        representation = TetrahedralGrid(stage, device)
-    else:
-        representation = TriangleMesh(MeshData(state["start"].numpy(), state["faces"].numpy()), stage, device)
+    mesh = MeshData(state["start"].numpy(), state["faces"].numpy()) if isinstance(stage, MeshStage) else None
+    representation = _representation(stage, mesh, device)
     representation.load_state_dict(state)
     running = RunningStage(stage, representation, make_optimizers(representation))
     for optimizer, saved in zip(running.optimizers, optimizers, strict=True):
         optimizer.load_state_dict(saved)
     return running
+
+
+def _representation(stage: Stage, mesh: MeshData | None, device: torch.device) -> Representation:
+    if isinstance(stage, GridStage):
+        return DensityGrid(stage, device)
+    if isinstance(stage, FieldStage):
+        return RadianceField(stage, device)
+    if isinstance(stage, TetrahedraStage):
+        return TetrahedralGrid(stage, device, mesh)
+    if mesh is None:
+        raise InputError("A mesh stage came first without a mesh: send a start mesh or choose a start shape (sphere, cube, cylinder).")
+    return TriangleMesh(mesh, stage, device)
 
 
 def make_optimizers(representation: Representation) -> list[torch.optim.Optimizer]:
@@ -105,6 +108,8 @@ def make_optimizers(representation: Representation) -> list[torch.optim.Optimize
 def _rates(stage: Stage) -> dict[str, object]:
     if isinstance(stage, GridStage):
         return {"density": stage.learning_rate, "colors": stage.learning_rate}
+    if isinstance(stage, FieldStage):
+        return {"field": stage.learning_rate}
     if isinstance(stage, TetrahedraStage):
         return {"distances": stage.distance_rate, "offsets": stage.distance_rate, "colors": stage.color_rate}
     return {"positions": stage.position_rate, "colors": stage.color_rate}

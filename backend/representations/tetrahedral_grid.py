@@ -17,6 +17,7 @@ from torch import Tensor
 from backend.rendering.fragments import Topology, build_topology
 from backend.rendering.lighting import Light, Shading
 from backend.rendering.render import Rendered, ViewCameras, render_mesh
+from backend.representations.convert import mesh_to_distances
 from backend.representations.marching_tetrahedra import LARGEST_OFFSET, Crossings, find_crossings, place_vertices
 from backend.representations.mesh_data import MeshData
 from backend.representations.tetrahedral_lattice import Lattice
@@ -26,6 +27,17 @@ START_RADIUS = 0.6
 
 COLOR_SLOPE = 4.0
 """color = sigmoid(COLOR_SLOPE * parameter): about as far as the parameter itself moves, where colors are middling."""
+
+
+COARSER = (2, 4, 8)
+"""Cells of the lattice along an edge of a cell of each coarser grid."""
+
+SHARES = (0.125, 0.125, 0.25, 0.5)
+"""What the points' own parameters (offsets included) and those of the coarser grids are multiplied with. The sum is 1: a
+step of an optimizer moves the surface by its learning rate where all agree, and details by an eighth of it."""
+
+LEAST_COARSE = 3
+"""Vertices along an edge that a coarse grid has at least."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,16 @@ class Surface:
 
 
 class TetrahedralGrid:
-    """Parameters at the N points of a `Lattice`: distances [N] (negative inside), offsets [N, 3], colors [N, 3].
+    """A signed distance (negative inside), an offset and a color at each of the N points of a `Lattice`.
 
-    Distances and offsets are in scene units. Offsets are bounded smoothly so that no tetrahedron turns over: the surface
-    is closed, oriented and manifold, and does not cut itself, at every step. It is cut by the unit sphere, beyond which
-    distances still learn, so that they can come back. Where no point is inside at all, the one that is closest to it
-    (of equals the middle one) stands for a seed of about a cell's size: the surface is never empty and always has a gradient.
+    Distances and colors are sums of a part of the points' own and of parts on ever coarser grids, interpolated. To an
+    optimizer that moves every number at about the same pace, as Adam does, whole regions are then quicker than their
+    details, so that noise in the gradients, of which score distillation has much, does not end as a rough surface.
+
+    Offsets are bounded smoothly so that no tetrahedron turns over: the surface is closed, oriented and manifold, and does
+    not cut itself, at every step. It is cut by the unit sphere, beyond which distances still learn, so that they can come
+    back. Where no point is inside at all, the one that is closest to it (of equals the middle one) stands for a seed of
+    about a cell's size: the surface is never empty and always has a gradient.
 
     Colors are interpolated along with the vertices, but do not move them: a surface should not shift because what is
     buried beneath it has another color.
@@ -57,23 +73,46 @@ class TetrahedralGrid:
         self.settings = settings
         self.lattice = Lattice(settings.resolution, torch.device(device))
         points = self.lattice.points
-        distances, colors = points.norm(dim=1) - START_RADIUS, torch.full_like(points, 0.5)
-        if start is not None:
-            from backend.representations.convert import mesh_to_distances  # its libraries take a second to load
-
-            found = mesh_to_distances(points.cpu().numpy(), start, near=2.0 * self.lattice.cell)
-            distances, colors = (torch.as_tensor(each, device=device) for each in found)
-        self.distances = distances.clone().requires_grad_()
-        self.offsets = torch.zeros_like(points, requires_grad=True)
-        self.colors = (torch.logit(colors, eps=1e-3) / COLOR_SLOPE).requires_grad_()
+        sides = [max(LEAST_COARSE, settings.resolution // each + 1) for each in COARSER]
+        self._distances = [torch.zeros(self.lattice.count, device=device)]
+        self._distances += [torch.zeros(side, side, side, device=device) for side in sides]
+        self._colors = [torch.zeros_like(points)] + [torch.zeros(3, side, side, side, device=device) for side in sides]
+        self._offsets = torch.zeros_like(points)
+        axes = [torch.linspace(-1.0, 1.0, side, device=device) for side in sides]
+        self._between = [_linear_weights(finer, side) for finer, side in zip(axes, sides[1:])]
+        side = self.lattice.side
+        blocks = points[:side, 0], points[side**3 : side**3 + side, 0]
+        self._to_points = [_linear_weights(axis, sides[0]) for axis in blocks]
         self._kept: tuple[Tensor, Crossings, Topology] | None = None
+        if start is None:
+            self.set_values(points.norm(dim=1) - START_RADIUS, torch.full_like(points, 0.5))
+        else:
+            found = mesh_to_distances(points.cpu().numpy(), start, near=2.0 * self.lattice.cell)
+            self.set_values(*(torch.as_tensor(each, device=device) for each in found))
+        for parameter in self._parameters().values():
+            parameter.requires_grad_()
+
+    @torch.no_grad()
+    def set_values(self, distances: Float[Tensor, "N"], colors: Float[Tensor, "N 3"] | None = None) -> None:
+        """Begin anew with these signed distances and colors in [0, 1] at `lattice.points`, without offsets."""
+        for parameter in (*self._distances, self._offsets):
+            parameter.zero_()
+        self._distances[0].copy_(distances / SHARES[0])
+        if colors is not None:
+            for parameter in self._colors:
+                parameter.zero_()
+            self._colors[0].copy_(torch.logit(colors, eps=1e-3) / (COLOR_SLOPE * SHARES[0]))
+
+    def distances(self) -> Float[Tensor, "N"]:
+        """Signed distances at `lattice.points` as they have been learned, in scene units; differentiable."""
+        return self._values(colored=False)[0]
 
     def parameter_groups(self) -> list[dict]:
         """For torch.optim: "distances", "offsets" and "colors"."""
         return [
-            {"name": "distances", "params": [self.distances]},
-            {"name": "offsets", "params": [self.offsets]},
-            {"name": "colors", "params": [self.colors]},
+            {"name": "distances", "params": self._distances},
+            {"name": "offsets", "params": [self._offsets]},
+            {"name": "colors", "params": self._colors},
         ]
 
     def render(
@@ -95,11 +134,11 @@ class TetrahedralGrid:
 
     def surface(self) -> Surface:
         """The surface, colored; its topology is found anew only when a sign has changed."""
-        points = self._points()
-        distances = self._bounded_distances(points)
+        points, values = self._points(), self._values()
+        distances = _bounded(values[0], points, self.lattice.border)
         crossings, topology = self._topology(distances)
         vertices, share = place_vertices(crossings, distances, points)
-        colors = torch.sigmoid(COLOR_SLOPE * self.colors)
+        colors = torch.sigmoid(COLOR_SLOPE * values[1:].T)
         first, second = crossings.edges.T
         share = share.detach()[:, None]
         return Surface(
@@ -118,7 +157,7 @@ class TetrahedralGrid:
         laplacian: mean squared distance of a vertex from the mean of its neighbors, in units of the mean squared edge.
         """
         points = self._points()
-        distances = self._bounded_distances(points)
+        distances = _bounded(self.distances(), points, self.lattice.border)
         crossings, topology = self._topology(distances)
         first, second = crossings.edges.T
         a, b = (distances.index_select(0, ends) / self.lattice.cell for ends in (first, second))
@@ -136,35 +175,38 @@ class TetrahedralGrid:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of everything that a resumed run needs."""
-        return {
-            "distances": self.distances.detach().clone(),
-            "offsets": self.offsets.detach().clone(),
-            "colors": self.colors.detach().clone(),
-        }
+        return {name: parameter.detach().clone() for name, parameter in self._parameters().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict()` into the same parameter tensors."""
         with torch.no_grad():
-            self.distances.copy_(state["distances"])
-            self.offsets.copy_(state["offsets"])
-            self.colors.copy_(state["colors"])
+            for name, parameter in self._parameters().items():
+                parameter.copy_(state[name])
+
+    def _parameters(self) -> dict[str, Tensor]:
+        named = {"offsets": self._offsets}
+        for level, (distances, colors) in enumerate(zip(self._distances, self._colors)):
+            named |= {f"distances_{level}": distances, f"colors_{level}": colors}
+        return named
+
+    def _values(self, colored: bool = True) -> Float[Tensor, "C N"]:
+        """Distances and, if `colored`, three parameters of colors at the points: their own and what coarser grids add."""
+        own, *levels = [each[None] for each in self._distances]
+        if colored:
+            own = torch.cat([own, self._colors[0].T])
+            levels = [torch.cat(pair) for pair in zip(levels, self._colors[1:])]
+        shared = [share * each for share, each in zip(SHARES, (own, *levels))]
+        total = shared[-1]
+        for finer, weights in zip(shared[-2:0:-1], reversed(self._between)):
+            total = finer + _spread(total, weights)
+        return shared[0] + torch.cat([_spread(total, weights).flatten(1) for weights in self._to_points], dim=1)
 
     def _points(self) -> Float[Tensor, "N 3"]:
         """The points where their offsets, bounded smoothly, have brought them; border points stay."""
         largest = LARGEST_OFFSET * self.lattice.cell
-        length = (1.0 + self.offsets.square().sum(1, keepdim=True) / largest**2).sqrt()
-        return self.lattice.points + (self.offsets / length) * ~self.lattice.border[:, None]
-
-    def _bounded_distances(self, points: Tensor) -> Float[Tensor, "N"]:
-        """The distances inside the unit sphere, never all positive; the gradient is that of the distances themselves."""
-        with torch.no_grad():
-            bounded = torch.maximum(self.distances, points.norm(dim=1) - 1.0)
-            if not bool((bounded < 0.0).any()):
-                middle_first = 1e-3 * points.norm(dim=1)
-                seed = (bounded + middle_first).masked_fill(self.lattice.border, torch.inf).argmin()
-                bounded[seed] = -bounded.max()
-            change = bounded - self.distances
-        return self.distances + change
+        offsets = SHARES[0] * self._offsets
+        length = (1.0 + offsets.square().sum(1, keepdim=True) / largest**2).sqrt()
+        return self.lattice.points + (offsets / length) * ~self.lattice.border[:, None]
 
     def _topology(self, distances: Tensor) -> tuple[Crossings, Topology]:
         inside = distances.detach() < 0.0
@@ -172,6 +214,33 @@ class TetrahedralGrid:
             crossings = find_crossings(self.lattice, inside)
             self._kept = inside, crossings, build_topology(crossings.faces)
         return self._kept[1:]
+
+
+def _bounded(
+    distances: Float[Tensor, "N"], points: Float[Tensor, "N 3"], border: Tensor
+) -> Float[Tensor, "N"]:
+    """The distances inside the unit sphere, never all positive; the gradient is that of the distances themselves."""
+    with torch.no_grad():
+        radius = points.norm(dim=1)
+        bounded = torch.maximum(distances, radius - 1.0)
+        if not bool((bounded < 0.0).any()):
+            seed = (bounded + 1e-3 * radius).masked_fill(border, torch.inf).argmin()
+            bounded[seed] = -bounded.max()
+        change = bounded - distances
+    return distances + change
+
+
+def _linear_weights(positions: Tensor, vertices: int) -> Float[Tensor, "P vertices"]:
+    """How much each of `vertices` spread evenly over [-1, 1] counts at `positions` in linear interpolation."""
+    place = (positions.clamp(-1.0, 1.0) + 1.0) * (0.5 * (vertices - 1))
+    return (1.0 - (place[:, None] - torch.arange(vertices, device=positions.device)).abs()).clamp_min(0.0)
+
+
+def _spread(grid: Float[Tensor, "C z y x"], weights: Float[Tensor, "P V"]) -> Float[Tensor, "C P P P"]:
+    """`grid` interpolated trilinearly, with the same weights along each axis."""
+    for axis in (3, 2, 1):
+        grid = torch.movedim(torch.movedim(grid, axis, -1) @ weights.T, -1, axis)
+    return grid
 
 
 def _bend(vertices: Float[Tensor, "V 3"], topology: Topology) -> Float[Tensor, ""]:
