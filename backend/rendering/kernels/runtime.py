@@ -8,10 +8,12 @@ are plain read-modify-write, so one launch at a time writes a buffer, in a fixed
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -93,12 +95,21 @@ def launch(kernel: wp.Kernel, count: int, arguments: list) -> None:
     if count == 0:
         return
     start()
-    device = next(a.device for a in arguments if isinstance(a, (Tensor, rows)))
-    values = [
-        a.array() if isinstance(a, rows) else _array(a.view(-1)) if isinstance(a, Tensor) else a for a in arguments
-    ]
-    with _current_stream(device):
-        wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
+    values: list = []
+    device = None
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            argument = rows(argument, 1)
+        if isinstance(argument, rows):
+            device = argument.tensor.device
+            argument = argument.descriptor()
+        values.append(argument)
+    if device.type == "cpu":
+        wp.launch(kernel, dim=count, inputs=values, device="cpu", record_tape=False)
+    else:
+        # Torch's current stream, so that kernels and torch's own operations stay in order without waiting.
+        with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)), sync_enter=False):
+            wp.launch(kernel, dim=count, inputs=values, device=wp.device_from_torch(device), record_tape=False)
 
 
 def lanes_per_row(device: torch.device, width: int) -> int:
@@ -112,15 +123,33 @@ def lanes_per_row(device: torch.device, width: int) -> int:
 class rows:
     """A tensor seen by a kernel as a flat array of vectors: its last dimension, or `length` numbers each."""
 
-    __slots__ = ("device", "length", "tensor")
+    __slots__ = ("length", "tensor")
 
     def __init__(self, tensor: Tensor, length: int | None = None) -> None:
         self.tensor = tensor
-        self.device = tensor.device
         self.length = tensor.shape[-1] if length is None else length
 
-    def array(self) -> object:
-        return _array(self.tensor.view(-1, self.length), ROW_TYPES[self.tensor.dtype, self.length])
+    def descriptor(self) -> object:
+        """What Warp passes to a kernel: a copy of a template with another address and another number of rows.
+
+        `wp.from_torch` takes several times as long, which small renders would notice.
+        """
+        tensor, length = self.tensor, self.length
+        if not tensor.is_contiguous():
+            raise ValueError(f"a kernel was given a tensor {list(tensor.shape)} that is not contiguous")
+        template = _template(tensor.dtype, length)
+        descriptor = type(template).from_buffer_copy(template)
+        descriptor.data = tensor.data_ptr()
+        descriptor.shape[0] = tensor.numel() // length
+        return descriptor
+
+
+@cache
+def _template(dtype: torch.dtype, length: int) -> ctypes.Structure:
+    example = torch.zeros((1, length), dtype=dtype)
+    if length == 1:
+        return wp.from_torch(example.view(1), requires_grad=False, return_ctype=True)
+    return wp.from_torch(example, dtype=ROW_TYPES[dtype, length], requires_grad=False, return_ctype=True)
 
 
 ROW_TYPES = {
@@ -132,16 +161,3 @@ ROW_TYPES = {
     (torch.int32, 3): wp.vec3i,
     (torch.int32, 4): wp.vec4i,
 }
-
-
-def _array(tensor: Tensor, dtype: type | None = None) -> object:
-    if tensor.numel() == 0:  # Warp cannot describe an array without memory; nobody reads this row
-        tensor = tensor.new_zeros((1, *tensor.shape[1:]))
-    return wp.from_torch(tensor, dtype=dtype, requires_grad=False, return_ctype=True)
-
-
-def _current_stream(device: torch.device) -> AbstractContextManager:
-    """Torch's current stream on a GPU, so that kernels and torch's own operations stay in order without waiting."""
-    if device.type != "cuda":
-        return nullcontext()
-    return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)), sync_enter=False)
