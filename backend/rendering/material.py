@@ -85,7 +85,7 @@ def vertex_tangents(
     place, spot = vertices[faces.long()], uvs[uv_faces.long()]
     (e1, e2), (t1, t2) = ((p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) for p in (place, spot))
     area = t1[:, 0] * t2[:, 1] - t1[:, 1] * t2[:, 0]
-    sign = torch.where(area < 0.0, -1.0, 1.0)
+    sign = torch.where(area < 0.0, -torch.ones_like(area), 1.0).detach()
     along = _unit((e1 * t2[:, 1:] - e2 * t1[:, 1:]) * sign[:, None])
     normal = normals[faces.long()]
     flat = _unit(_onto_plane(along[:, None], normal))

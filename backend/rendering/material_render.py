@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +14,7 @@ from backend.rendering.fragments import Fragments, Topology, build_topology
 from backend.rendering.lighting import Light, headlight
 from backend.rendering.material import Material, bend_normals, tangent_corners, vertex_tangents
 from backend.rendering.metal_rough import Illumination, shade_material
-from backend.rendering.operators import check_faces, interpolate, rasterize, vertex_normals
+from backend.rendering.operators import check_faces, interpolate, rasterize, screen_derivatives, vertex_normals
 from backend.rendering.render import Rendered, ViewCameras, _average_down, _nearest_down, to_clip_space
 from backend.rendering.silhouettes import antialias
 from backend.rendering.texturing import texture
@@ -35,6 +36,7 @@ def render_material(
     topology: Topology | None = None,
     tangent_groups: Tensor | None = None,
     supersample: int = 1,
+    highest_level: int | None = None,
 ) -> Rendered:
     """Differentiable images of a mesh with a material in all `cameras`.
 
@@ -53,12 +55,16 @@ def render_material(
         topology: `build_topology(faces)`, if the caller keeps it; built anew otherwise.
         tangent_groups: `tangent_corners(faces, uvs, uv_faces)`, if the caller keeps it; only used with a normal map.
         supersample: images are rendered at `supersample * resolution` and averaged down.
+        highest_level: look textures up trilinearly, in no smaller mip map of the base color than this (and in none of
+            fewer texels in the others); `highest_safe_level` keeps charts apart. Bilinearly if it is not given.
 
     Raises:
         InputError: shapes or types do not fit, the shading is unknown, or the light is not of a kind that it can use.
     """
     light = headlight(cameras) if illumination is None else illumination
     _check(vertices, faces, uvs, uv_faces, material, light, shading)
+    if highest_level is not None and highest_level < 0:
+        raise InputError(f"highest_level is {highest_level}; give 0 (the full texture) or more.")
     if topology is None:
         topology = build_topology(faces)
         _check_range(uv_faces, uvs)
@@ -67,7 +73,9 @@ def render_material(
     clip = to_clip_space(vertices, cameras.clip_matrix())
     fragments = rasterize(clip, faces, resolution * supersample, resolution * supersample)
     covered = (fragments.face_id >= 0)[..., None].to(vertices.dtype)
-    look_up = _Lookup(fragments, faces, uvs, uv_faces)
+    look_up = _Lookup(fragments, clip, faces, uvs, uv_faces)
+    if highest_level is not None and material.base_color.dim() == 3:
+        look_up.use_mip_maps(max(material.base_color.shape[:2]) / 2**highest_level)
     if shading == "albedo":
         rgb = look_up(material.base_color) * covered
     else:
@@ -96,16 +104,28 @@ def render_material(
 class _Lookup:
     """A property of the material at each pixel, `[N, H, W, C]`, or `[C]` where it is the same everywhere."""
 
-    def __init__(self, fragments: Fragments, faces: Tensor, uvs: Tensor | None, uv_faces: Tensor | None) -> None:
-        self._fragments, self._faces = fragments, faces
+    def __init__(
+        self, fragments: Fragments, clip: Tensor, faces: Tensor, uvs: Tensor | None, uv_faces: Tensor | None
+    ) -> None:
+        self._fragments, self._clip, self._faces, self._uvs, self._uv_faces = fragments, clip, faces, uvs, uv_faces
         self._uv = None if uvs is None else interpolate(uvs, fragments, uv_faces)
+        self._derivatives: Tensor | None = None
+        self._fewest_texels = 1.0
+
+    def use_mip_maps(self, fewest_texels: float) -> None:
+        """From now on; in none that is smaller than that on its longer side."""
+        self._derivatives = screen_derivatives(self._uvs, self._fragments, self._clip, self._faces, self._uv_faces)
+        self._fewest_texels = fewest_texels
 
     def __call__(self, values: Tensor) -> Tensor:
         if values.dim() == 1:
             return values
         if values.dim() == 2:
             return interpolate(values, self._fragments, self._faces)
-        return texture(values, self._uv)
+        if self._derivatives is None:
+            return texture(values, self._uv)
+        level = max(0, math.floor(math.log2(max(values.shape[:2]) / self._fewest_texels)))
+        return texture(values, self._uv, self._derivatives, filter="trilinear", highest_level=level)
 
 
 def _sides(vertices: Tensor, faces: Tensor, eyes: Tensor, fragments: Fragments) -> Tensor:

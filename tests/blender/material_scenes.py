@@ -13,7 +13,7 @@ import trimesh
 from torch import Tensor
 
 from backend.cameras import Cameras
-from backend.rendering import EnvironmentMap, Illumination, Light, Material, SphericalHarmonics, render_material, vertex_normals
+from backend.rendering import EnvironmentMap, Illumination, Light, SphericalHarmonics, render_material, vertex_normals
 from backend.rendering.illumination import harmonics, map_directions
 from backend.representations.material_tensors import to_tensors
 from backend.representations.mesh_data import MaterialData, MeshData
@@ -82,10 +82,12 @@ def bumpy_egg(name: str, illumination: Illumination, resolution: int = 96) -> Sh
     rows, columns = 24, 48
     v, u = np.meshgrid(np.linspace(0.0, 1.0, rows + 1), np.linspace(0.0, 1.0, columns + 1), indexing="ij")
     latitude, longitude = (v - 0.5) * math.pi, u * 2.0 * math.pi
-    shape = np.stack([np.cos(latitude) * np.sin(longitude), 1.25 * np.sin(latitude), np.cos(latitude) * np.cos(longitude)], axis=2)
+    around = np.cos(latitude)
+    shape = np.stack([around * np.sin(longitude), 1.25 * np.sin(latitude), around * np.cos(longitude)], axis=2)
     grid = np.arange((rows + 1) * (columns + 1)).reshape(rows + 1, columns + 1)
     a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
-    corners = np.concatenate([np.stack([a, b, c], axis=2)[1:].reshape(-1, 3), np.stack([a, c, d], axis=2)[:-1].reshape(-1, 3)])
+    lower, upper = np.stack([a, b, c], axis=2)[1:], np.stack([a, c, d], axis=2)[:-1]
+    corners = np.concatenate([lower.reshape(-1, 3), upper.reshape(-1, 3)])
     place = np.round(0.7 * shape.reshape(-1, 3), 9) + 0.0
     positions, index = np.unique(place, axis=0, return_inverse=True)
     uvs = 2.0 * np.stack([1.0 - np.abs(1.0 - 2.0 * u) + 0.35 * v, v], axis=2).reshape(-1, 2)
@@ -109,9 +111,8 @@ def bumpy_material() -> MaterialData:
     slope_u, slope_v = 0.375 * np.cos(3.0 * x) * np.sin(2.0 * y), -0.25 * np.sin(3.0 * x) * np.cos(2.0 * y)
     normal = np.stack([-slope_u, -slope_v, np.ones_like(x)], axis=2)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
-    return MaterialData(
-        _in_bytes(color), _in_bytes(tiles), _in_bytes(0.55 + 0.25 * np.sin(x + y)), 2.0 * _in_bytes(0.5 * normal + 0.5) - 1.0
-    )
+    roughness = _in_bytes(0.55 + 0.25 * np.sin(x + y))
+    return MaterialData(_in_bytes(color), _in_bytes(tiles), roughness, 2.0 * _in_bytes(0.5 * normal + 0.5) - 1.0)
 
 
 def _in_bytes(values: np.ndarray) -> np.ndarray:
@@ -128,7 +129,8 @@ def write(shot: Shot, folder: Path) -> None:
     light = shot.illumination
     if isinstance(light, Light):
         share = float(light.ambient[0])
-        arrays |= {"environment": np.full(3, share), "sun": light.direction[0].numpy(), "sun_strength": math.pi * (1.0 - share)}
+        arrays |= {"environment": np.full(3, share), "sun": light.direction[0].numpy()}
+        arrays["sun_strength"] = math.pi * (1.0 - share)
     else:
         arrays["environment"] = (light.to_image(64) if isinstance(light, SphericalHarmonics) else light.image).numpy()
     for index, mesh in enumerate(shot.objects):

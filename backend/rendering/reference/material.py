@@ -25,8 +25,8 @@ def shade_material(
     """Linear radiance `[P, 3]` of fragments; see `backend.rendering.shade_material`.
 
     Vectors are `[P, 3]`, metallic and roughness `[P]`. Either `polynomial` `[10, 3]` describes the light, with
-    `residual` `[L, H, W, 3]` for what it lacks of an environment map (see `EnvironmentMap.split`) or None; or `light` and `ambient`, `[N, 3]` and
-    `[N]`, do, each for P / N fragments.
+    `residual` `[L, H, W, 3]` for what it lacks of an environment map (see `EnvironmentMap.split`) or None; or `light`
+    and `ambient`, `[N, 3]` and `[N]`, do, each for P / N fragments.
     """
     lit = (normal.detach() != 0).any(dim=-1)
     n = _unit(torch.where(lit[:, None], normal, torch.ones_like(normal)))
