@@ -77,7 +77,7 @@ class TriPlaneEncoding(nn.Module):
 class FrequencyEncoding(nn.Module):
     """The coordinates and their sines and cosines at octaves (Mildenhall et al. 2020, equation 4); nothing is learned.
 
-    The shortest half wave is as long as one of `resolution` cells along the cube's edge.
+    The shortest wave is as long as four of `resolution` cells along the cube's edge.
     """
 
     scales: Tensor
