@@ -16,7 +16,15 @@ from backend.representations.files.gltf_container import accessor_array, data_ur
 from backend.representations.files.images import png
 from backend.representations.mesh_data import MaterialData, MeshData
 from tests.backend.representations.gltf_validator import issues
-from tests.backend.representations.mesh_samples import eight_bit, textured_box
+from tests.backend.representations.mesh_samples import (
+    QUAD_FACES,
+    QUAD_POSITIONS,
+    QUAD_UVS,
+    eight_bit,
+    png_uri,
+    textured_box,
+    write_gltf,
+)
 
 SIDES = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
 MTL = """# written by hand
@@ -148,6 +156,33 @@ def test_each_property_comes_home_alone(tmp_path: Path, out: Path) -> None:
         for key in ("base_color", "metallic", "roughness", "normal", "emission"):
             expected = value if key == changed else getattr(own, key)
             np.testing.assert_allclose(getattr(read, key), expected, atol=0.004, err_msg=f"{key} after {changed}")
+
+
+def test_a_new_texture_uses_the_coordinates_that_the_old_one_did(tmp_path: Path, out: Path) -> None:
+    """Another set of coordinates, transformed; and vertex colors, which would tint a texture that was made without them."""
+    texture = {"index": 0, "texCoord": 1, "extensions": {"KHR_texture_transform": {"offset": [0.25, 0.5], "rotation": 0.5}}}
+    path = write_gltf(
+        tmp_path / "box.gltf",
+        {
+            "POSITION": QUAD_POSITIONS,
+            "TEXCOORD_0": QUAD_UVS / 2,
+            "TEXCOORD_1": QUAD_UVS,
+            "COLOR_0": np.full((4, 4), 32768, np.uint16),
+            "indices": QUAD_FACES,
+        },
+        primitive={"material": 0},
+        materials=[{"pbrMetallicRoughness": {"baseColorTexture": texture, "baseColorFactor": [0.5, 0.5, 0.5, 1]}}],
+        images=[{"uri": png_uri(np.full((2, 2, 3), 0.25))}],
+        textures=[{"source": 0}],
+    )
+    start = StartMesh.read(path, "y")
+    start.write_result(replace(start.mesh, material=replace(start.mesh.material, base_color=new_texture())), out)
+    back = load_mesh(out / "box-refined.gltf")
+    np.testing.assert_array_equal(back.material().base_color, new_texture())
+    np.testing.assert_array_equal(back.uvs, start.mesh.uvs)
+    surface = read_gltf(out / "box-refined.gltf").document["materials"][0]["pbrMetallicRoughness"]
+    assert surface["baseColorTexture"] == texture | {"index": 1} and "baseColorFactor" not in surface
+    assert "COLOR_0" not in read_gltf(out / "box-refined.gltf").document["meshes"][0]["primitives"][0]["attributes"]
 
 
 def test_an_unchanged_material_changes_nothing(tmp_path: Path, out: Path) -> None:
