@@ -23,6 +23,7 @@ class FileMesh:
         notes: sentences on what was not taken over.
         up, meters: the file's upward axis and its unit's length, where the format says so.
         uvs_are_shared: texture coordinates are rows of their own in the file, to be kept as they are there.
+        unknown_materials: rows of `materials` that the file names and does not describe.
         colors_tint: vertex colors are multiplied by the material's color, instead of standing for it.
     """
 
@@ -41,6 +42,7 @@ class FileMesh:
     meters: float | None = None
     uvs_are_shared: bool = False
     colors_tint: bool = False
+    unknown_materials: frozenset[int] = frozenset()
 
 
 def joined(parts: list[FileMesh]) -> FileMesh:

@@ -28,8 +28,10 @@ _NUMBERS_AFTER = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2, "-bm": 1, "-boost": 1, "-
 _WORDS_AFTER = ("-blendu", "-blendv", "-cc", "-clamp", "-imfchan", "-type")
 
 
-def read_materials(folder: Path, libraries: list[str], names: list[str], shelf: ImageShelf) -> list[MaterialData]:
-    """The materials `names` of an OBJ file in `folder`, those that no library knows plain gray."""
+def read_materials(
+    folder: Path, libraries: list[str], names: list[str], shelf: ImageShelf
+) -> tuple[list[MaterialData], frozenset[int]]:
+    """The materials `names` of an OBJ file in `folder`, and which of them no library describes; these are plain gray."""
     statements: dict[str, dict[str, str]] = {}
     for library in libraries:
         content = read_beside(folder, library, MAX_MTL_BYTES)
@@ -39,7 +41,8 @@ def read_materials(folder: Path, libraries: list[str], names: list[str], shelf: 
         linear = content.lstrip(b"\xef\xbb\xbf").startswith(_LINEAR)
         for name, found in _statements(content).items():
             statements.setdefault(name, found | ({"linear": ""} if linear else {}))
-    return [_material(folder, name, statements.get(name, {}), shelf) for name in names]
+    unknown = frozenset(index for index, name in enumerate(names) if name not in statements)
+    return [_material(folder, name, statements.get(name, {}), shelf) for name in names], unknown
 
 
 def _statements(content: bytes) -> dict[str, dict[str, str]]:

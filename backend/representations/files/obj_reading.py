@@ -46,7 +46,7 @@ def read_obj(path: Path, max_faces: int) -> FileMesh:
         shelf.notes.append("The file's lines and points are left out.")
     if lines.others & {b"curv", b"surf", b"cstype"}:
         shelf.notes.append("The file's curved surfaces are left out; make meshes of them first.")
-    materials = read_materials(path.parent, lines.libraries, list(lines.materials), shelf) if len(sizes) else []
+    materials, unknown = read_materials(path.parent, lines.libraries, list(lines.materials), shelf)
     mesh = FileMesh(
         positions,
         sizes,
@@ -57,6 +57,7 @@ def read_obj(path: Path, max_faces: int) -> FileMesh:
         objects=list(lines.objects),
         polygon_object=np.array(lines.face_object, dtype=np.int64),
         uvs_are_shared=True,
+        unknown_materials=unknown,
     )
     if (uv_corners >= 0).any():
         mesh.uvs, mesh.uv_corners = _numbers(lines.coordinates, 2, pad=True)[:, :2].astype(np.float32), uv_corners

@@ -72,6 +72,8 @@ def colors_at_vertices(read: FileMesh, place: np.ndarray, count: int) -> np.ndar
     vertices, uv_rows, material = np.unique(keys, axis=0).T
     colors = np.full((len(vertices), 3), np.nan)
     for index, described in enumerate(read.materials):
+        if index in read.unknown_materials:
+            continue
         mine = np.flatnonzero(material == index)
         base = np.asarray(described.base_color, dtype=np.float64)
         if base.ndim == 1:

@@ -95,6 +95,13 @@ def test_colors_of_a_blender_mtl_are_linear(tmp_path: Path) -> None:
         assert material.roughness == pytest.approx(0.5)  # 1 - sqrt(250 / 1000)
 
 
+def test_materials_that_nothing_describes_have_names_and_no_color(tmp_path: Path) -> None:
+    (tmp_path / "t.obj").write_text("mtllib gone.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl paint\nf 1 2 3\n")
+    mesh = load_mesh(tmp_path / "t.obj")
+    assert mesh.materials[0].name == "paint" and mesh.face_material.tolist() == [0] and mesh.colors is None
+    assert any("gone.mtl is not in the mesh's folder" in note for note in mesh.notes)
+
+
 def test_gray_bump_maps_are_no_normal_maps(tmp_path: Path) -> None:
     (tmp_path / "t.obj").write_text("mtllib t.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
     (tmp_path / "t.mtl").write_text("newmtl m\nmap_Bump -bm 0.5 bump.png\n")
