@@ -14,7 +14,7 @@ from backend.cli.job_arguments import (
 )
 from backend.cli.output_folder import begin, default_output, take_up
 from backend.errors import InputError
-from protocol.settings import GridStage, JobSettings
+from protocol.settings import FieldStage, GridStage, JobSettings
 
 START_KINDS = ("none", "sphere", "cube", "cylinder")
 
@@ -66,7 +66,7 @@ def _new_settings(arguments: argparse.Namespace) -> JobSettings:
     if kind != "none" and arguments.start_mesh is not None:
         raise InputError("--start and --start-mesh were both given; a job begins with one of them.")
     if kind != "none" or arguments.start_mesh is not None:
-        stages = tuple(stage for stage in stages if not isinstance(stage, GridStage))
+        stages = tuple(stage for stage in stages if not isinstance(stage, GridStage | FieldStage))
         if not stages:
             raise InputError(f"The recipe {recipe} makes only a shape of its own; choose another for a start shape.")
     return settings_of(arguments, recipe, stages, start={"kind": kind})

@@ -76,7 +76,7 @@ def find_crossings(lattice: Lattice, inside: Bool[Tensor, "N"]) -> Crossings:
             some, every = some | each, every & each
         site = (some & ~every).nonzero()[:, 0]
         six = torch.stack([each[site] for each in around], 1)
-        case = (six[:, lattice.tetrahedra[axis]] * weights).sum(-1)  # [A, 4]
+        case = (six[:, lattice.tetrahedra] * weights).sum(-1)  # [A, 4]
         active = (case > 0) & (case < 15)
         square, which = active.nonzero().T
         slots = lattice.tetrahedron_slots[axis][which] + site[square, None]

@@ -84,33 +84,35 @@ class Lattice:
     @cached_property
     def square_sites(self) -> Int[Tensor, "3 6"]:
         """For each axis the points around a square across it, at site 0: the centers before and behind, four corners."""
-        return torch.tensor([[self.number(site) for site in _around_square(axis)] for axis in range(3)], device=self.device)
+        return torch.tensor([[self.number(site) for site in _square_sites(axis)] for axis in range(3)], device=self.device)
 
     @cached_property
-    def tetrahedra(self) -> Int[Tensor, "3 4 4"]:
-        """For each axis the four tetrahedra around a square: indices of their points in `square_sites`; positive volume."""
-        four = [[0, 1, 2 + i, 2 + (i + 1) % 4] for i in range(4)]
-        return torch.tensor([four] * 3, device=self.device)
+    def tetrahedra(self) -> Int[Tensor, "4 4"]:
+        """The four tetrahedra around a square: indices of their points in a row of `square_sites`; positive volume."""
+        return torch.tensor(_AROUND_SQUARE, device=self.device)
 
     @cached_property
     def tetrahedron_slots(self) -> Int[Tensor, "3 4 6"]:
         """For each axis and tetrahedron, its six edges at site 0 as slots: kind * side^3 + site."""
+        kinds = {(a[0], b[0], _step(a, b)): kind for kind, (a, b) in enumerate(self.edge_kinds)}
+
+        def slot(first: Site, second: Site) -> int:
+            ends = (first, second) if (first[0], second[0], _step(first, second)) in kinds else (second, first)
+            kind = kinds[ends[0][0], ends[1][0], _step(*ends)]
+            return kind * self.side**3 + self.number((0, *ends[0][1:]))
+
+        squares = [_square_sites(axis) for axis in range(3)]
         slots = [
-            [[self._slot(points[a], points[b]) for a, b in TETRAHEDRON_EDGES] for points in _tetrahedra_of(axis)]
-            for axis in range(3)
+            [[slot(sites[four[a]], sites[four[b]]) for a, b in TETRAHEDRON_EDGES] for four in _AROUND_SQUARE]
+            for sites in squares
         ]
         return torch.tensor(slots, device=self.device)
 
-    def _slot(self, first: Site, second: Site) -> int:
-        for kind, (start, end) in enumerate(self.edge_kinds):
-            for a, b in ((first, second), (second, first)):
-                step = tuple(i - j for i, j in zip(b[1:], a[1:]))
-                if a[0] == start[0] and b[0] == end[0] and step == end[1:]:
-                    return kind * self.side**3 + self.number((0, *a[1:]))
-        raise AssertionError((first, second))
+
+_AROUND_SQUARE = tuple((0, 1, 2 + i, 2 + (i + 1) % 4) for i in range(4))
 
 
-def _around_square(axis: int) -> list[Site]:
+def _square_sites(axis: int) -> list[Site]:
     """The centers before and behind the square across `axis`, and its corners, counterclockwise seen from behind."""
 
     def site(kind: int, along: int, second: int, third: int) -> Site:
@@ -122,6 +124,5 @@ def _around_square(axis: int) -> list[Site]:
     return [site(1, 0, 0, 0), site(1, 1, 0, 0), *ring]
 
 
-def _tetrahedra_of(axis: int) -> list[list[Site]]:
-    before, behind, *ring = _around_square(axis)
-    return [[before, behind, ring[i], ring[(i + 1) % 4]] for i in range(4)]
+def _step(first: Site, second: Site) -> tuple[int, ...]:
+    return tuple(b - a for a, b in zip(first[1:], second[1:]))

@@ -48,7 +48,7 @@ def all_tetrahedra(lattice: Lattice) -> np.ndarray:
         inner = (z, y, x)[2 - axis] < lattice.resolution
         site = ((z * side + y) * side + x)[inner]
         around = site[:, None] + lattice.square_sites[axis].numpy()
-        found.append(around[:, lattice.tetrahedra[axis].numpy()].reshape(-1, 4))
+        found.append(around[:, lattice.tetrahedra.numpy()].reshape(-1, 4))
     return np.concatenate(found)
 
 
