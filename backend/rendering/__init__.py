@@ -8,8 +8,8 @@ from backend.rendering.material import Material, tangent_corners
 from backend.rendering.material_render import render_material
 from backend.rendering.metal_rough import Illumination, shade_material
 from backend.rendering.operators import interpolate, rasterize, screen_derivatives, vertex_normals
-from backend.rendering.render import Rendered, render_mesh, to_clip_space
-from backend.rendering.silhouettes import antialias
+from backend.rendering.render import Rendered, Silhouettes, Softness, render_mesh, to_clip_space
+from backend.rendering.silhouettes import SoftFragments, antialias, edge_gradient, soft_rasterize
 from backend.rendering.texturing import highest_safe_level, texture
 
 __all__ = [
@@ -20,10 +20,14 @@ __all__ = [
     "Material",
     "Rendered",
     "Shading",
+    "Silhouettes",
+    "SoftFragments",
+    "Softness",
     "SphericalHarmonics",
     "Topology",
     "antialias",
     "build_topology",
+    "edge_gradient",
     "headlight",
     "highest_safe_level",
     "interpolate",
@@ -34,6 +38,7 @@ __all__ = [
     "screen_derivatives",
     "shade",
     "shade_material",
+    "soft_rasterize",
     "tangent_corners",
     "texture",
     "to_clip_space",

@@ -9,6 +9,12 @@ LARGEST = 3.0e38
 W_SLACK = 1.0e-3
 """How much nearer than a silhouette edge, relative to w, the pixel behind it may be before the edge is hidden."""
 
+SLOPE_SLACK = 2.0
+"""Two neighboring pixels see one surface if their depths differ by at most so many times its slope there."""
+
+SOFT_REACH = 9.2
+"""Softly, a face counts up to this many sigma of squared distance outside of it: a coverage of 1e-4."""
+
 FURTHEST_REACH = 3.0
 """How far the near color is continued to a silhouette, in units of the step between the two pixels inside."""
 

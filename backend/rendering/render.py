@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from backend.errors import InputError
+from backend.rendering.constants import SMALLEST_LENGTH
 from backend.rendering.fragments import Topology, build_topology
 from backend.rendering.lambert import shade
 from backend.rendering.lighting import Light, Shading, headlight
 from backend.rendering.operators import rasterize, vertex_normals
-from backend.rendering.silhouettes import antialias
+from backend.rendering.silhouettes import antialias, edge_gradient, soft_rasterize
 
 PLAIN_GRAY = 0.8
+
+Silhouettes = Literal["edge-driven", "edge-gradient", "soft"]
+
+
+@dataclass(frozen=True)
+class Softness:
+    """The temperatures of soft silhouettes, see `soft_rasterize`; a caller lowers them over time.
+
+    Attributes:
+        sigma: of outlines, in squared units of half the image's height.
+        gamma: of depth, in scene units along the viewing axis.
+    """
+
+    sigma: float = 1e-4
+    gamma: float = 1e-2
 
 
 class ViewCameras(Protocol):
@@ -57,6 +73,8 @@ def render_mesh(
     shading: Shading = "lit",
     topology: Topology | None = None,
     supersample: int = 1,
+    silhouettes: Silhouettes = "edge-driven",
+    softness: Softness = Softness(),
 ) -> Rendered:
     """Differentiable images of a mesh in all `cameras`.
 
@@ -71,22 +89,59 @@ def render_mesh(
             "normal" (world-space normals, `n / 2 + 1/2`).
         topology: `build_topology(faces)`, if the caller keeps it; built anew otherwise.
         supersample: images are rendered at `supersample * resolution` and averaged down.
+        silhouettes: how they become differentiable: "edge-driven" (blended by where edges cross pixel pairs),
+            "edge-gradient" (hard in value, with gradients of their steps) or "soft" (every face is spread out; depth
+            is then a mean, too).
+        softness: the temperatures of "soft".
 
     Raises:
-        InputError: shapes or types do not fit, or the shading is unknown.
+        InputError: shapes or types do not fit, or the shading or the kind of silhouettes is unknown.
     """
+    if silhouettes not in ("edge-driven", "edge-gradient", "soft"):
+        raise InputError(f'silhouettes is "{silhouettes}"; use "edge-driven", "edge-gradient" or "soft".')
     if shading not in ("lit", "albedo", "textureless", "normal"):
         raise InputError(f'shading is "{shading}"; use "lit", "albedo", "textureless" or "normal".')
-    topology = build_topology(faces) if topology is None else topology
     light = headlight(cameras) if light is None else light
     colors = torch.full_like(vertices, PLAIN_GRAY) if colors is None else colors
     normals = torch.zeros_like(vertices) if shading == "albedo" else vertex_normals(vertices, faces)
     clip = to_clip_space(vertices, cameras.clip_matrix())
-    fragments = rasterize(clip, faces, resolution * supersample, resolution * supersample)
-    image = shade(colors, normals, fragments, faces, light, shading)
-    image = antialias(image, fragments, clip, faces, topology)
+    size = resolution * supersample
+    if silhouettes == "soft":
+        image, depth = _soft_image(clip, faces, colors, normals, light, shading, size, softness)
+    else:
+        fragments = rasterize(clip, faces, size, size)
+        image, depth = shade(colors, normals, fragments, faces, light, shading), fragments.w
+        if silhouettes == "edge-gradient":
+            image = edge_gradient(image, fragments, clip, faces)
+        else:
+            topology = build_topology(faces) if topology is None else topology
+            image = antialias(image, fragments, clip, faces, topology)
     image = _average_down(image, supersample)
-    return Rendered(image[..., :3], image[..., 3:], _nearest_down(fragments.w.detach(), supersample))
+    return Rendered(image[..., :3], image[..., 3:], _nearest_down(depth.detach(), supersample))
+
+
+def _soft_image(
+    clip: Tensor,
+    faces: Tensor,
+    colors: Tensor,
+    normals: Tensor,
+    light: Light,
+    shading: Shading,
+    size: int,
+    softness: Softness,
+) -> tuple[Tensor, Tensor]:
+    """Premultiplied color and coverage `[N, S, S, 4]`, and depth, of faces that are mixed before they are shaded."""
+    both = torch.cat([colors, normals], dim=1)
+    soft = soft_rasterize(clip, faces, size, size, sigma=softness.sigma, gamma=softness.gamma, attributes=both)
+    coverage = soft.coverage[..., None]
+    rgb, normal = soft.attributes.split(3, dim=-1)
+    if shading != "albedo":
+        normal = torch.nn.functional.normalize(normal, dim=-1, eps=SMALLEST_LENGTH)
+        cosine = (normal * light.direction[:, None, None, :]).sum(dim=-1, keepdim=True).clamp_min(0.0)
+        ambient = light.ambient[:, None, None, None]
+        lit = ambient + (1.0 - ambient) * cosine
+        rgb = 0.5 * normal + 0.5 if shading == "normal" else lit.expand_as(rgb) if shading == "textureless" else rgb * lit
+    return torch.cat([rgb * coverage, coverage], dim=-1), soft.depth
 
 
 def to_clip_space(vertices: Tensor, clip_matrix: Tensor) -> Tensor:

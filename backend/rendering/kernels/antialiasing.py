@@ -43,16 +43,16 @@ def list_silhouettes(
     opposite: wp.array(dtype=wp.vec2i),
     vertex_count: int,
     edge_count: int,
-    total: int,
-    threads: int,
+    lanes: int,
     silhouettes: wp.array(dtype=wp.int32),
     count: wp.array(dtype=wp.int32),
 ):
-    for index in range(wp.tid(), total, threads):
-        view = index // edge_count
-        first = view * vertex_count
-        edge = edges[index - view * edge_count]
-        others = opposite[index - view * edge_count]
+    """`lanes` threads share a view."""
+    view = wp.tid() // lanes
+    first = view * vertex_count
+    for edge_id in range(wp.tid() - view * lanes, edge_count, lanes):
+        edge = edges[edge_id]
+        others = opposite[edge_id]
         p = clip[first + edge[0]]
         q = clip[first + edge[1]]
         other = clip[first + others[0]]
@@ -60,6 +60,7 @@ def list_silhouettes(
         side = silhouette_side(p, q, other, second, others[1] >= 0)
         if side != 0.0:
             slot = wp.atomic_add(count, 0, 1)
+            index = view * edge_count + edge_id
             silhouettes[slot] = wp.where(side > 0.0, index, -1 - index)
 
 
@@ -221,7 +222,7 @@ class _Antialias(torch.autograd.Function):
         views, height, width, channels = image.shape
         vertex_count, edge_count, device = clip.shape[1], edges.shape[0], clip.device
         total = views * edge_count
-        threads = min(total, 1 if device.type == "cpu" else GPU_THREADS)
+        lanes, threads = (1, 1) if device.type == "cpu" else (edge_count, min(total, GPU_THREADS))
         silhouettes = torch.empty(total, dtype=torch.int32, device=device)
         count = torch.zeros(1, dtype=torch.int32, device=device)
         pairs = torch.full((views, height, width, 2), int(NO_EDGE), dtype=torch.int64, device=device)
@@ -230,8 +231,8 @@ class _Antialias(torch.autograd.Function):
         listed = [silhouettes, count, rows(clip), rows(edges)]
         launch(
             list_silhouettes,
-            threads,
-            [rows(clip), rows(edges), rows(opposite), vertex_count, edge_count, total, threads, silhouettes, count],
+            views * lanes,
+            [rows(clip), rows(edges), rows(opposite), vertex_count, edge_count, lanes, silhouettes, count],
         )
         launch(claim_pairs, threads, [*listed, face_ids, w, *sizes, threads, pairs])
         launch(blend_pairs, threads, [*listed, pairs, image, *sizes, channels, threads, result])

@@ -6,11 +6,13 @@ Same names, signatures and rules as `backend.rendering.kernels`; gradients by au
 
 from backend.rendering.reference.antialiasing import antialias
 from backend.rendering.reference.derivatives import screen_derivatives
+from backend.rendering.reference.edge_gradient import edge_gradient
 from backend.rendering.reference.hash_grid import encode_hash_grid
 from backend.rendering.reference.interpolation import interpolate
 from backend.rendering.reference.material import shade_material
 from backend.rendering.reference.normals import vertex_normals
 from backend.rendering.reference.shading import shade
+from backend.rendering.reference.soft import soft_rasterize
 from backend.rendering.reference.texture import texture
 from backend.rendering.reference.visibility import rasterize
 from backend.rendering.reference.volume import accumulate, occupied_samples, sample_density
@@ -18,6 +20,7 @@ from backend.rendering.reference.volume import accumulate, occupied_samples, sam
 __all__ = [
     "accumulate",
     "antialias",
+    "edge_gradient",
     "encode_hash_grid",
     "interpolate",
     "occupied_samples",
@@ -26,6 +29,7 @@ __all__ = [
     "screen_derivatives",
     "shade",
     "shade_material",
+    "soft_rasterize",
     "texture",
     "vertex_normals",
 ]
