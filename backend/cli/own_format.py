@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from backend.errors import InputError
+from backend.representations.files.disk import lines_of
 from backend.representations.files.ply_reading import TYPES
 from backend.representations.mesh_data import MaterialData
 
@@ -90,7 +91,7 @@ def _same(one: np.ndarray | float | None, other: np.ndarray | float | None) -> b
 
 def _rewrite_obj(content: bytes, refined: Refined) -> bytes:
     """Normals are left out, for readers to compute: corners share them in ways that moved vertices no longer allow."""
-    lines = content.decode("latin-1").splitlines()
+    lines = lines_of(content)
     vertex_lines = [index for index, line in enumerate(lines) if line.split(None, 1)[:1] == ["v"]]
     original = np.array([[float(word) for word in lines[index].split()[1:4]] for index in vertex_lines])
     positions = refined.positions(original)
@@ -110,7 +111,7 @@ def _without_normals(line: str) -> str:
 
 
 def _rewrite_off(content: bytes, refined: Refined) -> bytes:
-    lines = content.decode("latin-1").splitlines()
+    lines = lines_of(content)
     if not lines or lines[0].strip() != "OFF":
         raise InputError("Only plain OFF files (first line OFF) can be written back; save the mesh as OBJ or PLY.")
     data = [index for index, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")][1:]

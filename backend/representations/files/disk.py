@@ -58,3 +58,22 @@ def read_beside(folder: Path, reference: str, limit: int) -> bytes | None:
         return found.read_bytes()
     except OSError:
         return None
+
+
+def text_of(content: bytes) -> str:
+    """Text as its writer meant it: UTF-8, else Latin-1."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def lines_of(content: bytes) -> list[str]:
+    """Lines in Latin-1, where each byte is a character and comes out again; split where `bytes` are, not where `str` is:
+    the letter Å in UTF-8 holds a byte that is a line's end in Latin-1."""
+    return [line.decode("latin-1") for line in content.splitlines()]
+
+
+def sound_text(text: str) -> str:
+    """Text that UTF-8 can hold: half a surrogate pair, as file names of other encodings bring along, becomes "?"."""
+    return text.encode("utf-8", "replace").decode()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backend.representations.files.disk import sound_text
 from backend.representations.files.gltf_container import FLOAT, pack_glb
 from backend.representations.files.images import normal_to_bytes, png_of_bytes, resized, srgb_to_linear, to_bytes
 from backend.representations.files.surface import smooth_normals
@@ -80,7 +81,7 @@ def glb_bytes(mesh: MeshData, name: str = "Galatea") -> bytes:
         attributes["COLOR_0"] = out.add_array(shorts, "VEC4", _SHORT, _ARRAYS, normalized=True)
         material["pbrMetallicRoughness"]["baseColorFactor"] = [1.0, 1.0, 1.0, 1.0]
     indices = out.add_array(faces.astype("<u4").reshape(-1), "SCALAR", _WHOLE, _INDICES)
-    named = {"name": name} if name else {}
+    named = {"name": sound_text(name)} if name else {}
     document = {
         "asset": {"version": "2.0", "generator": "Galatea"},
         "scene": 0,
@@ -164,7 +165,7 @@ def gltf_material(out: GltfParts, material: MaterialData | None) -> dict:
         surface["baseColorTexture"] = out.add_texture(to_bytes(material.base_color), "base color")
     else:
         surface["baseColorFactor"] = [*_linear(material.base_color), 1.0]
-    written: dict = {"pbrMetallicRoughness": surface} | ({"name": material.name} if material.name else {})
+    written: dict = {"pbrMetallicRoughness": surface} | ({"name": sound_text(material.name)} if material.name else {})
     if material.normal is not None:
         written["normalTexture"] = out.add_texture(normal_to_bytes(material.normal), "normal")
     if material.emission is not None and np.ndim(material.emission) == 3:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.representations.files.disk import read_beside
+from backend.representations.files.disk import read_beside, text_of
 from backend.representations.files.images import (
     MAX_BYTES,
     ImageShelf,
@@ -49,8 +49,8 @@ def _statements(content: bytes) -> dict[str, dict[str, str]]:
     """Keyword to the rest of its line, in lower case but for map files, for each material."""
     found: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
-    for line in content.decode("utf-8", "surrogateescape").splitlines():
-        keyword, _, rest = line.strip().replace("\t", " ").partition(" ")
+    for line in content.splitlines():
+        keyword, _, rest = text_of(line).strip().replace("\t", " ").partition(" ")
         if keyword == "newmtl":
             current = found.setdefault(rest.strip(), {})
         elif keyword and not keyword.startswith("#"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import InputError
+from backend.representations.files.disk import text_of
 from backend.representations.files.file_mesh import FileMesh
 from backend.representations.files.images import ImageShelf
 from backend.representations.files.mtl_reading import read_materials
@@ -91,22 +92,14 @@ def _sorted_lines(content: bytes, max_faces: int) -> _Lines:
             if len(lines.sizes) > max_faces:
                 raise InputError(f"The file has more than {max_faces:,} faces; decimate the mesh first.")
         elif kind == b"usemtl":
-            material = lines.materials.setdefault(text_of(rest), len(lines.materials))
+            material = lines.materials.setdefault(text_of(rest.strip()), len(lines.materials))
         elif kind == named_by:
-            object_ = lines.objects.setdefault(text_of(rest), len(lines.objects))
+            object_ = lines.objects.setdefault(text_of(rest.strip()), len(lines.objects))
         elif kind == b"mtllib":
-            lines.libraries.append(text_of(rest))
+            lines.libraries.append(text_of(rest.strip()))
         else:
             lines.others.add(kind)
     return lines
-
-
-def text_of(content: bytes) -> str:
-    """A name as its writer meant it: UTF-8, else Latin-1."""
-    try:
-        return content.strip().decode("utf-8")
-    except UnicodeDecodeError:
-        return content.strip().decode("latin-1")
 
 
 def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backend.representations.files.disk import sound_text
 from backend.representations.files.images import normal_to_bytes, png_of_bytes, srgb_to_linear, to_bytes
 from backend.representations.files.surface import smooth_normals
 from backend.representations.mesh_data import MaterialData, MeshData
@@ -78,7 +79,7 @@ def mtl_statements(material: MaterialData, stem: str) -> tuple[dict[str, list[st
 
 def one_line(name: str) -> str:
     """A name as it can stand at a line's end, where a backslash would join the next line to it."""
-    return " ".join(name.split()).rstrip("\\") or "unnamed"
+    return " ".join(sound_text(name).split()).rstrip("\\") or "unnamed"
 
 
 def _face_lines(mesh: MeshData, polygons: Polygons | None) -> list[str]:

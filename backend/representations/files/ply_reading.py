@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import InputError
-from backend.representations.files.disk import read_beside
+from backend.representations.files.disk import read_beside, text_of
 from backend.representations.files.file_mesh import FileMesh
 from backend.representations.files.images import MAX_BYTES, ImageShelf, tinted
 from backend.representations.mesh_data import MaterialData
@@ -91,7 +91,7 @@ def read_header(content: bytes) -> tuple[str, list[Element], list[str], int]:
     marker = content.index(b"end_header")
     start = content.index(b"\n", marker) + 1
     order, elements, textures = "", [], []
-    for line in content[:start].decode("utf-8", "replace").splitlines():
+    for line in map(text_of, content[:start].splitlines()):
         words = line.split()
         match words:
             case ["format", order, *_]:

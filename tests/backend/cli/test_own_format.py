@@ -41,7 +41,7 @@ def rewritten(path: Path, refined: Refined) -> bytes:
 
 OBJ = """# made by hand
 mtllib cube.mtl
-o Käse
+o Käse Å
 v -1 -1 0
 v 1 -1 0 1.0
 v 1 1 0 0.5 0.5 0.5

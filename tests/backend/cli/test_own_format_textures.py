@@ -28,7 +28,7 @@ from tests.backend.representations.mesh_samples import (
 
 SIDES = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
 MTL = """# written by hand
-newmtl wood
+newmtl wood Å
 Ns 250
 Kd 0.5 0.5 0.5
 map_Kd wood.png
@@ -42,13 +42,13 @@ Pr 0.2
 
 def write_obj(folder: Path, materials: bool = True) -> tuple[Path, str]:
     """A box of quads with a chart for each side, in two groups and materials."""
-    lines = ["# by hand", "mtllib box.mtl", "o Käse"] if materials else ["o Käse"]
+    lines = ["# by hand", "mtllib box.mtl", "o Käse Å"] if materials else ["o Käse Å"]
     lines += [f"v {x} {y} {z}" for x in (0, 1) for y in (0, 2) for z in (0, 3)]
     charts = [(x / 3, y / 2) for y in range(2) for x in range(3)]
     lines += [f"vt {u + a * 0.3:.7g} {v + b * 0.45:.7g}" for u, v in charts for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))]
     for side, quad in enumerate(SIDES):
         if side in (0, 3):
-            lines += [f"g half {side}"] + ([f"usemtl {'wood' if side == 0 else 'steel'}"] if materials else [])
+            lines += [f"g half {side}"] + ([f"usemtl {'wood Å' if side == 0 else 'steel'}"] if materials else [])
         lines.append("f " + " ".join(f"{vertex}/{4 * side + corner + 1}" for corner, vertex in enumerate(quad)))
     text = "\n".join(lines) + "\n"
     (folder / "box.obj").write_text(text)
@@ -83,11 +83,11 @@ def test_obj_gets_its_texture_beside_it(tmp_path: Path, out: Path) -> None:
     assert lines[0] == "mtllib box-refined.mtl" and all(len(line.split()) == 4 for line in lines if line.startswith("v "))
     texture = ["Kd 1 1 1", "map_Kd box-refined_base_color.png"]
     assert (out / "box-refined.mtl").read_text().splitlines() == [
-        "# written by hand", "newmtl wood", *texture, "Ns 250", "newmtl unused", "Kd 0.1 0.2 0.3",
+        "# written by hand", "newmtl wood Å", *texture, "Ns 250", "newmtl unused", "Kd 0.1 0.2 0.3",
         "newmtl steel", *texture, "Pr 0.2",
     ]  # fmt: skip
     back = load_mesh(out / "box-refined.obj")
-    assert [each.name for each in back.materials] == ["wood", "steel"] and back.objects == ("Käse",)
+    assert [each.name for each in back.materials] == ["wood Å", "steel"] and back.objects == ("Käse Å",)
     assert back.polygons.sizes.tolist() == [4] * 6
     for each in back.materials:
         np.testing.assert_array_equal(each.base_color, new_texture())

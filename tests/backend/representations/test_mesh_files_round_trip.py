@@ -224,6 +224,13 @@ def test_names_come_back(tmp_path: Path, name: str) -> None:
         assert back.objects == (expected,) and back.materials[0].name == expected
 
 
+def test_names_that_no_file_can_hold_are_mended(tmp_path: Path) -> None:
+    """Half a surrogate pair, as Python gives for file names in another encoding."""
+    for ending in ("glb", "obj"):
+        write_mesh(textured_box(), tmp_path / f"box.{ending}", "K\udce4se")
+        assert load_mesh(tmp_path / f"box.{ending}").objects == ("K?se",)
+
+
 def test_files_beside_an_obj_are_complete_and_named_after_it(tmp_path: Path) -> None:
     write_mesh(textured_box(), tmp_path / "my box.obj")
     maps = [f"my_box_{what}.png" for what in ("base_color", "emission", "metallic", "normal", "roughness")]

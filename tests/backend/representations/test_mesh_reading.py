@@ -102,6 +102,14 @@ def test_materials_that_nothing_describes_have_names_and_no_color(tmp_path: Path
     assert any("gone.mtl is not in the mesh's folder" in note for note in mesh.notes)
 
 
+def test_names_in_latin_1_are_found_again(tmp_path: Path) -> None:
+    (tmp_path / "t.obj").write_bytes("mtllib t.mtl\no Käse\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl Öl\nf 1 2 3\n".encode("latin-1"))
+    (tmp_path / "t.mtl").write_bytes("newmtl Öl\nKd 1 0 0\n".encode("latin-1"))
+    mesh = load_mesh(tmp_path / "t.obj")
+    assert (mesh.objects, mesh.materials[0].name) == (("Käse",), "Öl")
+    np.testing.assert_array_equal(mesh.materials[0].base_color, [1, 0, 0])
+
+
 def test_gray_bump_maps_are_no_normal_maps(tmp_path: Path) -> None:
     (tmp_path / "t.obj").write_text("mtllib t.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
     (tmp_path / "t.mtl").write_text("newmtl m\nmap_Bump -bm 0.5 bump.png\n")
