@@ -14,14 +14,11 @@ import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.rendering import texture
+from backend.rendering import highest_safe_level, texture
 from backend.rendering.material import Material
 from backend.representations.masks import checked_mask, let_through
 from backend.representations.mesh_data import MaterialData, MeshData
 from backend.representations.texel_map import TexelMap, map_texels
-
-REACH = 2
-"""How far around the charts, in texels, bilinear filters may read."""
 
 NAMES = ("base_color", "metallic", "roughness", "normal", "emission")
 
@@ -52,6 +49,9 @@ class Appearance:
                 self._maps[size] = map_texels(mesh, *size)
             own_mask = None if mask is None else _resized(mask, size).to(device)
             self._layers[name] = _Layer(values, self._maps[size], own_mask, name == "normal", device)
+        base = self._maps[mesh.material.base_color.shape[:2]]
+        self.highest_level = highest_safe_level(*base.face.shape, base.margin)
+        """The smallest mip map of the base color in which charts keep apart."""
         self._uv = torch.from_numpy(np.ascontiguousarray(mesh.uvs[mesh.uv_faces], np.float32)).view(1, 1, -1, 2)
         self._corner_vertex = torch.from_numpy(mesh.faces.reshape(-1).astype(np.int64))
         self._vertex_count = len(mesh.positions)
@@ -60,11 +60,6 @@ class Appearance:
     def parameters(self) -> dict[str, Tensor]:
         """What the optimizers move, by the material's property."""
         return {name: layer.values for name, layer in self._layers.items()}
-
-    @property
-    def margin(self) -> float:
-        """How many texels of the base color around every chart are its own; see `highest_safe_level`."""
-        return self._maps[self.material.base_color.shape[:2]].margin
 
     def for_rendering(self) -> Material:
         """The material as it is now; differentiable in the parameters."""
@@ -112,7 +107,9 @@ class _Layer:
         self._mask = None if mask is None else mask[..., None]
         self.values = self._start.clone().requires_grad_()
         source, distance = texels.nearest
-        beside = np.flatnonzero((distance > 0) & (distance <= REACH))
+        level = highest_safe_level(*texels.face.shape, texels.margin)
+        # A filter reads 1.5 texels of its level; the texels beside them make up that level's.
+        beside = np.flatnonzero((distance > 0) & (distance <= 2.0 * 2.0 ** (level + 1)))
         self._beside = torch.from_numpy(beside).to(device)
         self._source = torch.from_numpy(source.reshape(-1)[beside]).to(device)
 

@@ -25,7 +25,7 @@ class MeshRegularizers:
         self._edges = unique_edges(faces).T.contiguous()
         degree = torch.bincount(self._edges.reshape(-1), minlength=vertex_count)
         self._per_degree = 1.0 / degree.clamp_min(1).float()[:, None]
-        self._pairs = _face_pairs(corners)
+        self._pairs = face_pairs(corners)
         self._curvature: Tensor | float = 0.0
         self._shape_floor: Tensor | float = SOUND_SHAPE
         self._normal_agreement: Tensor | float = 1.0
@@ -78,7 +78,7 @@ def _shape_quality(areas: Tensor, lengths: Tensor) -> Tensor:
     return (4.0 * 3.0**0.5) * areas / lengths.clamp_min(1e-20)
 
 
-def _face_pairs(corners: Int[Tensor, "F 3"]) -> Int[Tensor, "2 P"]:
+def face_pairs(corners: Int[Tensor, "F 3"]) -> Int[Tensor, "2 P"]:
     """Faces that share an edge; of an edge with more than two faces, neighbors in a chain."""
     sides = torch.cat([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).sort(dim=1).values
     key = sides[:, 0] * (int(corners.max()) + 1 if corners.numel() else 1) + sides[:, 1]

@@ -105,6 +105,7 @@ class TexturedMesh:
             shading=shading,
             topology=self.surface.topology,
             supersample=self.settings.supersample,
+            highest_level=self.appearance.highest_level,
         )
 
     def regularization(self) -> dict[str, Tensor]:

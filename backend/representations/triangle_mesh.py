@@ -80,6 +80,7 @@ class TriangleMesh:
             shading=shading,
             topology=self.surface.topology,
             supersample=self.settings.supersample,
+            silhouettes=self.settings.silhouettes,
         )
 
     def regularization(self) -> dict[str, Tensor]:

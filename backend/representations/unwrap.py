@@ -9,6 +9,7 @@ import xatlas
 
 from backend.errors import InputError
 from backend.representations.mesh_data import MeshData
+from backend.representations.surface_pieces import one_sided_pieces
 from backend.representations.texel_map import rasterize_uvs
 
 PADDING = 1.0 / 64.0
@@ -25,6 +26,9 @@ MOST_WITHOUT_AREA = 0.002
 OVERLAP_RESOLUTION = 1024
 OUTSIDE = 1e-4
 """How far outside the unit square a coordinate may lie by rounding."""
+
+FIRST_GUESS = 1.6
+"""How much more padding xatlas is asked for at first: its atlas comes out larger than the one it was asked for."""
 
 ATTEMPTS = 4
 
@@ -47,11 +51,12 @@ def unwrap(mesh: MeshData, size: int) -> MeshData:
     if usable_uvs(mesh):
         return mesh
     places, where = np.unique(mesh.positions.astype(np.float32) + np.float32(0.0), axis=0, return_inverse=True)
-    faces = where.reshape(-1)[mesh.faces].astype(np.uint32)
+    faces = where.reshape(-1)[mesh.faces]
+    pieces = one_sided_pieces(places, faces)
     needed = padding_texels(size)
-    asked = needed
+    asked = int(np.ceil(FIRST_GUESS * needed))
     for _ in range(ATTEMPTS):
-        uvs, uv_faces, pixels = _charts(places, faces, size, asked)
+        uvs, uv_faces, pixels = _charts(places, faces, pieces, size, asked)
         border = asked / 2.0
         side = pixels + 2.0 * border
         if asked * size / side >= needed:
@@ -114,19 +119,27 @@ def overlapping_share(corners: np.ndarray) -> float:
     return float((front != back).sum() / max(int(covered.sum()), 1))
 
 
-def _charts(places: np.ndarray, faces: np.ndarray, size: int, padding: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _charts(
+    places: np.ndarray, faces: np.ndarray, pieces: np.ndarray, size: int, padding: int
+) -> tuple[np.ndarray, np.ndarray, int]:
     """xatlas' coordinates in pixels [T, 2] with v upward, their faces [F, 3], and the longer side of its atlas in pixels."""
     atlas = xatlas.Atlas()
-    atlas.add_mesh(places, faces)
+    members = np.split(np.argsort(pieces, kind="stable"), np.cumsum(np.bincount(pieces))[:-1])
+    for member in members:
+        used, corners = np.unique(faces[member], return_inverse=True)
+        atlas.add_mesh(places[used], corners.reshape(-1, 3).astype(np.uint32))
     packing = xatlas.PackOptions()
     packing.padding, packing.resolution = padding, size
     atlas.generate(xatlas.ChartOptions(), packing)
     if atlas.chart_count == 0:
         raise InputError("No face of the mesh has an area: there is nothing to unwrap.")
-    _, uv_faces, uvs = atlas[0]
-    if atlas.atlas_count > 1 or len(uv_faces) != len(faces):
-        raise InputError("The mesh cannot be unwrapped into one texture; unwrap it by hand.")
-    return uvs.astype(np.float64) * (atlas.width, atlas.height), uv_faces, max(atlas.width, atlas.height)
+    uv_faces, uvs, count = np.zeros((len(faces), 3), dtype=np.int64), [], 0
+    for index, member in enumerate(members):
+        _, corners, coordinates = atlas[index]
+        uv_faces[member] = corners.astype(np.int64) + count
+        uvs.append(coordinates.astype(np.float64))
+        count += len(coordinates)
+    return np.concatenate(uvs) * (atlas.width, atlas.height), uv_faces, max(atlas.width, atlas.height)
 
 
 def _refuse_tiles(corners: np.ndarray) -> None:
