@@ -4,6 +4,14 @@ The distances are interpolated linearly along edges, as by Shen et al. 2021 (Dee
 point is inside if its distance is negative: 0 is outside, so that every case has its triangles and the surface is a
 closed, oriented manifold whatever the numbers are. Since the tetrahedra do not overlap it does not cut itself either, as
 long as points stay within `LARGEST_OFFSET` cells of their places.
+
+A dual extraction after Shen et al. 2023 (FlexiCubes: weights of corners and edges of cubic cells, offsets, no table
+against ambiguous faces) fitted no better. A turned cube and a thin-walled mug from 64 pictures of normals and coverage of
+96 pixels, 250 steps, 16 and 32 cells an edge, after remeshing to 2500 vertices; Chamfer distance and mean angle between
+normals, by tetrahedra and dual: cube .0079, 3.1 and .0083, 3.6 at 16; .0079, 2.5 and .0078, 2.3 at 32; mug .0348, 31 and
+.0348, 30 at 16. As they are extracted, 11-13 % of the triangles are thin (quality below .2) where the dual ones' are 1-5 %,
+there are four times as many, and a step takes half as long again. But the dual mesh of the mug at 32 was not manifold, and
+nothing keeps it from cutting itself, which is what stages that follow rely on; remeshing mends thin triangles.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ COLOR_SLOPE = 4.0
 COARSER = (2, 4, 8)
 """Cells of the lattice along an edge of a cell of each coarser grid."""
 
-SHARES = (0.125, 0.125, 0.25, 0.5)
+SHARES = (0.1, 0.3, 0.3, 0.3)
 """What the points' own parameters (offsets included) and those of the coarser grids are multiplied with. The sum is 1: a
-step of an optimizer moves the surface by its learning rate where all agree, and details by an eighth of it."""
+step of an optimizer moves the surface by its learning rate where all agree, and details by a tenth of it."""
 
 LEAST_COARSE = 3
 """Vertices along an edge that a coarse grid has at least."""
