@@ -79,9 +79,9 @@ def contenders(only: list[str] | None) -> dict[str, tuple[DensityGrid | Radiance
     every = {
         "density grid 32": (DensityGrid(GridStage(steps=1, resolution=32, samples_per_ray=64)), 0.15),
         "density grid 64": (DensityGrid(GridStage(steps=1, resolution=64, samples_per_ray=64)), 0.15),
-        "hash grid": (RadianceField(FieldStage(steps=1, encoding="hash grid")), 0.01),
-        "tri-plane": (RadianceField(FieldStage(steps=1, encoding="tri-plane")), 0.01),
-        "mlp": (RadianceField(FieldStage(steps=1, encoding="mlp")), 0.002),
+        "hash grid": (RadianceField(FieldStage(steps=1, encoding="hash grid")), 0.03),
+        "tri-plane": (RadianceField(FieldStage(steps=1, encoding="tri-plane")), 0.03),
+        "mlp": (RadianceField(FieldStage(steps=1, encoding="mlp")), 0.003),
     }
     return {name: pair for name, pair in every.items() if only is None or name in only}
 
