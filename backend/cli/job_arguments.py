@@ -37,6 +37,12 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
     parser.add_argument("--prior", metavar="NAME", help="toybox (default), a model folder or a hub id")
     parser.add_argument("--strength", type=float, metavar="S", help="how freely vertices move, 0 to 1 (default 0.5)")
+    parser.add_argument(
+        "--texture",
+        type=int,
+        metavar="N",
+        help="paint a texture of N x N texels instead of vertex colors; a mesh with usable UVs keeps them, and its texture's size",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default output/...)")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished job in that folder")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default 1); results depend on it")
@@ -59,8 +65,12 @@ def settings_of(arguments: argparse.Namespace, recipe: str, stages: tuple[Stage,
     Raises:
         InputError: a value is out of bounds; says which, and what is allowed.
     """
-    from backend.recipes import shortened
+    from backend.recipes import painting, shortened
 
+    if arguments.texture is not None:
+        if not 128 <= arguments.texture <= 8192:
+            raise InputError(f"--texture is {arguments.texture}; give a number of texels from 128 to 8192.")
+        stages = painting(stages, arguments.texture)
     if arguments.steps is not None:
         stages = shortened(stages, arguments.steps)
     given = {
@@ -127,6 +137,7 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "prior": _prior_name(arguments.prior),
         "threads": arguments.threads,
         "strength": arguments.strength,
+        "texture": arguments.texture,
     }
     known = {
         "prompt": settings.prompt,
@@ -137,6 +148,7 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "prior": settings.prior,
         "threads": settings.threads,
         "strength": settings.strength,
+        "texture": max(getattr(stage, "texture_size", 0) for stage in settings.stages),
     }
     different = list(differences(given, known))
     if different:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 
 from backend.errors import InputError
@@ -45,8 +46,9 @@ def fingerprint(settings: JobSettings, start_mesh: MeshData | None, prior_name: 
     digest = hashlib.sha256(msgspec.json.encode(settings, order="deterministic"))
     digest.update(prior_name.encode())
     if start_mesh is not None:
-        for array in (start_mesh.positions, start_mesh.faces, start_mesh.colors):
-            digest.update(b"-" if array is None else array.tobytes())
+        material = () if start_mesh.material is None else tuple(vars(start_mesh.material).values())
+        for value in (*(part for name, part in vars(start_mesh).items() if name != "material"), *material):
+            digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
     return digest.hexdigest()
 
 

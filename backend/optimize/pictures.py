@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from backend.cameras import Cameras
-from backend.rendering import Light, render_mesh
+from backend.rendering import Light, render_material, render_mesh
+from backend.representations.material_tensors import to_tensors
 from backend.representations.mesh_data import MeshData
 
 AMBIENT = 0.55
@@ -20,17 +21,18 @@ def render_views(mesh: MeshData, azimuths: list[float], elevation: float, size: 
     shoulder = torch.tensor([-0.35, 0.5, 1.0])
     rotation = cameras.camera_to_world()[:, :3, :3]
     direction = torch.nn.functional.normalize(rotation @ shoulder, dim=-1)
-    positions = torch.from_numpy(np.ascontiguousarray(mesh.positions, np.float32))
-    colors = np.full_like(mesh.positions, GRAY) if mesh.colors is None else mesh.colors
-    rendered = render_mesh(
-        positions,
-        torch.from_numpy(np.ascontiguousarray(mesh.faces, np.int32)),
-        torch.from_numpy(np.ascontiguousarray(colors, np.float32)),
-        cameras,
-        size,
-        light=Light(direction, torch.full((len(cameras),), AMBIENT)),
-        supersample=2,
-    )
+    light = Light(direction, torch.full((len(cameras),), AMBIENT))
+    surface = _tensor(mesh.positions), _tensor(mesh.faces)
+    if mesh.material is not None and mesh.uvs is not None:
+        coordinates = _tensor(mesh.uvs), _tensor(mesh.uv_faces), to_tensors(mesh.material)
+        rendered = render_material(*surface, *coordinates, cameras, size, illumination=light, shading="lit", supersample=2)
+    else:
+        colors = np.full_like(mesh.positions, GRAY) if mesh.colors is None else mesh.colors
+        rendered = render_mesh(*surface, _tensor(colors), cameras, size, light=light, supersample=2)
     straight = rendered.rgb / rendered.alpha.clamp_min(1e-4)
     rgba = torch.cat([straight, rendered.alpha], -1).clamp(0, 1)
     return (rgba * 255).round().to(torch.uint8).numpy()
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))

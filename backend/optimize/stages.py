@@ -16,6 +16,7 @@ from backend.representations.radiance_field import RadianceField
 from backend.representations.repair import make_sound
 from backend.representations.representation import Representation
 from backend.representations.tetrahedral_grid import TetrahedralGrid
+from backend.representations.textured_mesh import TexturedMesh
 from backend.representations.triangle_mesh import TriangleMesh
 from protocol.settings import FieldStage, GridStage, MeshStage, Stage, TetrahedraStage, value_at
 
@@ -60,7 +61,8 @@ class RunningStage:
         if isinstance(self.representation, TetrahedralGrid):
             return tetrahedra_to_mesh(self.representation, self.stage.target_vertices)
         mesh = self.representation.to_mesh()
-        return mesh if self.representation.locked else make_sound(mesh)
+        # A texture's coordinates are those of its triangles: such a mesh is never built anew.
+        return make_sound(mesh) if isinstance(self.representation, TriangleMesh) and not self.representation.locked else mesh
 
 
 def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> RunningStage:
@@ -75,7 +77,10 @@ def begin_stage(stage: Stage, mesh: MeshData | None, device: torch.device) -> Ru
 
 def restore_stage(stage: Stage, state: dict[str, Tensor], optimizers: list[dict], device: torch.device) -> RunningStage:
     """A stage exactly as it was when `state_dict()` of its representation and optimizers were taken."""
-    mesh = MeshData(state["start"].numpy(), state["faces"].numpy()) if isinstance(stage, MeshStage) else None
+    mesh = None
+    if isinstance(stage, MeshStage):
+        uvs = (state["uvs"].numpy(), state["uv_faces"].numpy()) if "uvs" in state else (None, None)
+        mesh = MeshData(state["start"].numpy(), state["faces"].numpy(), None, *uvs)
     representation = _representation(stage, mesh, device)
     representation.load_state_dict(state)
     running = RunningStage(stage, representation, make_optimizers(representation))
@@ -93,7 +98,7 @@ def _representation(stage: Stage, mesh: MeshData | None, device: torch.device) -
         return TetrahedralGrid(stage, device, mesh)
     if mesh is None:
         raise InputError("A mesh stage came first without a mesh: send a start mesh or choose a start shape (sphere, cube, cylinder).")
-    return TriangleMesh(mesh, stage, device)
+    return TexturedMesh(mesh, stage, device) if stage.texture_size else TriangleMesh(mesh, stage, device)
 
 
 def make_optimizers(representation: Representation) -> list[torch.optim.Optimizer]:
@@ -112,4 +117,4 @@ def _rates(stage: Stage) -> dict[str, object]:
         return {"field": stage.learning_rate}
     if isinstance(stage, TetrahedraStage):
         return {"distances": stage.distance_rate, "offsets": stage.distance_rate, "colors": stage.color_rate}
-    return {"positions": stage.position_rate, "colors": stage.color_rate}
+    return {"positions": stage.position_rate, "colors": stage.color_rate, "texture": stage.texture_rate}

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from backend.errors import InputError
 from backend.recipes.load import load_recipe, shortened
 from protocol.messages import JobRequest
-from protocol.settings import FieldStage, GridStage, JobSettings, MeshStage, Stage, TetrahedraStage
+from protocol.settings import (
+    Constant,
+    FieldStage,
+    GridStage,
+    JobSettings,
+    Linear,
+    MeshStage,
+    Stage,
+    TetrahedraStage,
+    value_at,
+)
+
+PAINT_RATE = 0.02
+"""At which a texture begins to be painted on a mesh of the recipe's own; it falls to the rate that the vertex colors ended with."""
 
 SHAPING = (GridStage, FieldStage, TetrahedraStage)
 """Stages that need no mesh to begin with and make a topology of their own."""
@@ -21,6 +36,24 @@ def keeping_topology(recipe: str) -> tuple[Stage, ...]:
         if isinstance(stage, SHAPING) or (isinstance(stage, MeshStage) and stage.remesh_every):
             raise InputError(f"The recipe {recipe} makes a topology of its own; refining keeps the mesh's topology.")
     return stages
+
+
+def painting(stages: tuple[Stage, ...], texels: int) -> tuple[Stage, ...]:
+    """The stages with a texture of `texels` a side in place of vertex colors, from the last mesh stage on.
+
+    A texture's coordinates are those of its triangles: after a last stage that renews the topology, a third of its steps
+    more paint what it made, with vertices at the pace that it ended with.
+
+    Raises InputError if there is no mesh stage to paint in.
+    """
+    *before, last = stages
+    if not isinstance(last, MeshStage):
+        raise InputError("The recipe ends without a mesh stage, so there is nothing to paint a texture on.")
+    if not last.remesh_every:
+        return (*before, replace(last, texture_size=texels))
+    pace, colors = (Constant(value_at(rate, 1.0)) for rate in (last.position_rate, last.color_rate))
+    painted = replace(last, steps=max(1, last.steps // 3), remesh_every=0, texture_size=texels, position_rate=pace)
+    return (*stages, replace(painted, texture_rate=Linear(PAINT_RATE, colors.value)))
 
 
 def settings_for(request: JobRequest) -> JobSettings:

@@ -38,6 +38,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["mug", "--prior", ""], "prior cannot be used"),
         (["m" * 2000], "prompt cannot be used: .*<= 1000"),
         (["mug", "--start", "cube", "--start-mesh", "x.obj"], "one of them"),
+        (["mug", "--texture", "7"], "--texture is 7; give a number of texels from 128"),
         (["--resume"], "Say which job to resume"),
         (["mug", "--resume"], "nothing to resume"),
     ],
@@ -67,6 +68,17 @@ def test_a_start_shape_leaves_the_grid_out() -> None:
     settings = generate._new_settings(parsed(generate, "mug", "--start", "sphere", "--steps", "9"))
     assert not any(isinstance(stage, GridStage) for stage in settings.stages)
     assert sum(stage.steps for stage in settings.stages) == 9
+
+
+def test_a_texture_is_painted_after_the_topology_is_final() -> None:
+    whole = load_recipe("generate").stages
+    settings = generate._new_settings(parsed(generate, "mug", "--texture", "256"))
+    assert settings.stages[:-1] == whole
+    painting, before = settings.stages[-1], whole[-1]
+    assert (painting.texture_size, painting.remesh_every) == (256, 0)
+    assert painting.position_rate.value == pytest.approx(before.position_rate.end)
+    refining = refine._new_settings(parsed(refine, "chair.obj", "a chair", "--texture", "256"))
+    assert [stage.texture_size for stage in refining.stages] == [256]
 
 
 def stored() -> JobFile:

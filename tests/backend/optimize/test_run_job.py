@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from backend.optimize.events import CheckpointSaved, Event, Finished, Preview, R
 from backend.optimize.run import run_job
 from backend.priors.analytic import Component, GaussianMixturePrior, linear_alphas_cumprod
 from backend.rendering import render_mesh
-from backend.representations.mesh_data import MeshData
+from backend.representations.mesh_data import MaterialData, MeshData
 from backend.representations.primitives import icosphere
+from backend.representations.unwrap import unwrap
 from protocol.settings import Constant, GridStage, GuidanceSettings, JobSettings, MeshStage, StartShape
 
 SIZE = 16
@@ -89,6 +91,38 @@ def test_resumed_equals_uninterrupted(
     first = next(event for event in rest if isinstance(event, StepDone))
     assert first.step == killed_after + 1
     assert same(rest[-1].mesh, uninterrupted)
+
+
+def test_a_texture_is_painted_and_resumed_bit_for_bit(prior: GaussianMixturePrior, tmp_path: Path) -> None:
+    """On a mesh of the grid's own, unwrapped by the job; its texture comes near the color of the prior's disk."""
+    paint = MeshStage(steps=30, guidance=GUIDANCE, texture_size=64, texture_rate=Constant(0.05))
+    job = settings(stages=(GRID, MESH, paint), checkpoint_seconds=1e6, preview_seconds=1e6)
+    for folder in ("whole", "killed"):
+        (tmp_path / folder).mkdir()
+    whole = finished(run_job(job, None, prior, tmp_path / "whole"))
+    assert whole.material.base_color.shape == (64, 64, 3)
+    assert 0.0 <= whole.uvs.min() and whole.uvs.max() <= 1.0 and whole.uv_faces.shape == whole.faces.shape
+    color = np.median(whole.colors, axis=0)
+    assert color[0] > color[1] + 0.2 and color[0] > color[2] + 0.2, color
+
+    interrupted = run_job(settings(stages=job.stages), None, prior, tmp_path / "killed")
+    saved = (event.step for event in interrupted if isinstance(event, CheckpointSaved))
+    assert 24 in islice(saved, 24)
+    del interrupted
+    resumed = finished(run_job(job, None, prior, tmp_path / "killed", resume=True))
+    assert same(resumed, whole) and np.array_equal(resumed.material.base_color, whole.material.base_color)
+    assert np.array_equal(resumed.uvs, whole.uvs) and np.array_equal(resumed.uv_faces, whole.uv_faces)
+
+
+def test_a_mesh_with_another_texture_is_another_job(prior: GaussianMixturePrior, tmp_path: Path) -> None:
+    job = settings(stages=(MeshStage(steps=4, guidance=GUIDANCE, texture_size=64),))
+    ball = unwrap(icosphere(1), 64)
+    start = replace(ball, material=MaterialData(np.full((64, 64, 3), 0.5, dtype=np.float32)))
+    assert any(isinstance(event, CheckpointSaved) for event in islice(run_job(job, start, prior, tmp_path), 6))
+    darker = replace(start, material=MaterialData(np.full((64, 64, 3), 0.25, dtype=np.float32)))
+    with pytest.raises(InputError, match="another start mesh"):
+        next(run_job(job, darker, prior, tmp_path, resume=True))
+    finished(run_job(job, start, prior, tmp_path, resume=True))
 
 
 def test_other_seed_other_mesh(prior: GaussianMixturePrior, uninterrupted: MeshData, tmp_path: Path) -> None:
