@@ -5,7 +5,7 @@ import warp as wp
 from backend.rendering import constants
 
 SMALLEST_W = wp.constant(constants.SMALLEST_W)
-SMALLEST_SINE = wp.constant(1.0e-6)
+SMALLEST_SINE = wp.constant(1.0e-3)
 
 
 @wp.func
@@ -21,11 +21,12 @@ def plane_of_edge(p: wp.vec4, q: wp.vec4):
 
 @wp.func
 def is_needle(p: wp.vec4, q: wp.vec4, point: wp.vec4):
-    """Whether the three points lie on one line in space, not only on one line of the screen."""
-    along = xyw(q) - xyw(p)
-    across = xyw(point) - xyw(p)
-    limit = SMALLEST_SINE * SMALLEST_SINE * wp.length_sq(along) * wp.length_sq(across)
-    return wp.length_sq(wp.cross(along, across)) <= limit
+    """Whether the three points lie on one line in space (all four coordinates), not only on one line of the screen."""
+    along = q - p
+    across = point - p
+    squares = wp.length_sq(along) * wp.length_sq(across)
+    dot = wp.dot(along, across)
+    return squares - dot * dot <= SMALLEST_SINE * SMALLEST_SINE * squares
 
 
 @wp.func

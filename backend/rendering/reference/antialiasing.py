@@ -10,7 +10,7 @@ from torch import Tensor
 from backend.rendering.constants import FURTHEST_REACH, SMALLEST_W, W_SLACK
 from backend.rendering.reference.visibility import pixel_coordinates
 
-SMALLEST_SINE = 1.0e-6
+SMALLEST_SINE = 1.0e-3
 
 
 def antialias(image: Tensor, clip: Tensor, face_ids: Tensor, w: Tensor, edges: Tensor, opposite: Tensor) -> Tensor:
@@ -93,7 +93,9 @@ def _silhouettes(clip: Tensor, edges: Tensor, opposite: Tensor) -> tuple[Tensor,
     first, second = points[opposite[:, 0]], points[opposite[:, 1].clamp_min(0)]
     side, other_side = (normal * (first - p)).sum(1), (normal * (second - p)).sum(1)
     hidden = ((side > 0) & (other_side < 0)) | ((side < 0) & (other_side > 0))
-    hidden |= ((side == 0) & _needle(p, q, first)) | ((other_side == 0) & _needle(p, q, second))
+    ends = clip[edges[:, 0]], clip[edges[:, 1]]
+    hidden |= (side == 0) & _needle(*ends, clip[opposite[:, 0]])
+    hidden |= (other_side == 0) & _needle(*ends, clip[opposite[:, 1].clamp_min(0)])
     side = torch.where(has_second & ((side == 0) | ~side.isfinite()), other_side, side)
     shown = ~(hidden & has_second) & side.isfinite() & (side != 0)
     edge = shown.nonzero()[:, 0]
@@ -102,8 +104,8 @@ def _silhouettes(clip: Tensor, edges: Tensor, opposite: Tensor) -> tuple[Tensor,
 
 def _needle(p: Tensor, q: Tensor, point: Tensor) -> Tensor:
     along, across = q - p, point - p
-    square = torch.linalg.cross(along, across).square().sum(1)
-    return square <= SMALLEST_SINE**2 * along.square().sum(1) * across.square().sum(1)
+    squares = along.square().sum(1) * across.square().sum(1)
+    return squares - (along * across).sum(1).square() <= SMALLEST_SINE**2 * squares
 
 
 def _crossings(clip: Tensor, edges: Tensor, edge: Tensor, side: Tensor, height: int, width: int) -> _Crossings:
