@@ -10,8 +10,8 @@ against ambiguous faces) fitted no better. A turned cube and a thin-walled mug f
 96 pixels, 250 steps, 16 and 32 cells an edge, after remeshing to 2500 vertices; Chamfer distance and mean angle between
 normals, by tetrahedra and dual: cube .0079, 3.1 and .0083, 3.6 at 16; .0079, 2.5 and .0078, 2.3 at 32; mug .0348, 31 and
 .0348, 30 at 16; .0329, 25 and .0330, 26 at 32. As they are extracted, 8-13 % of the triangles are thin (quality below .2)
-where 1-5 % of the dual ones are, there are four times as many, and a step takes half as long again. But the dual mesh of the mug at 32 was not manifold, and
-nothing keeps it from cutting itself, which is what stages that follow rely on; remeshing mends thin triangles.
+where 1-5 % of the dual ones are, there are four times as many, and a step takes half as long again: remeshing mends the
+former. But the dual mesh of the mug at 32 was not manifold, and nothing keeps a dual mesh from cutting itself.
 """
 
 from __future__ import annotations
