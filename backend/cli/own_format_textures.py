@@ -30,7 +30,8 @@ def repaint_obj(content: bytes, folder: Path, repainted: Repainted, stem: str) -
     used_textures = {name: texels for name, texels in textures.items() if any(name in " ".join(v) for v in new.values())}
     lines = lines_of(content)
     used = [line.split(None, 1)[1].strip() for line in lines if line.startswith("usemtl") and len(line.split()) > 1]
-    libraries = [line.split(None, 1)[1].strip() for line in lines if line.split()[:1] == ["mtllib"] and len(line.split()) > 1]
+    named = [line.split(None, 1) for line in lines if line.split()[:1] == ["mtllib"]]
+    libraries = [words[1].strip() for words in named if len(words) > 1]
     lines = [line for line in lines if line.split()[:1] != ["mtllib"]]
     if not used:
         used = [one_line(repainted.material.name).encode().decode("latin-1")]

@@ -16,7 +16,7 @@ MAX_CORNERS = 10_000
 """Of one polygon: cutting takes time by the square of it."""
 
 _THIN = 0.1
-"""A quad's first diagonal is left for the second only where its smaller triangle is smaller than this share of the other's."""
+"""A quad's first diagonal gives way where its smaller triangle is smaller than this share of the second's."""
 
 
 @dataclass(frozen=True)

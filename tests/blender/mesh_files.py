@@ -1,4 +1,4 @@
-"""Runs in Blender's Python: what Blender makes of our mesh files, and files that Blender writes; never imported by a test."""
+"""Runs in Blender's Python, never imported by a test: what Blender makes of our mesh files, and files that it writes."""
 
 from __future__ import annotations
 

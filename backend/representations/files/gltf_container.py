@@ -61,7 +61,7 @@ def _unpack(content: bytes) -> tuple[dict, list[bytearray]]:
 
 
 def read_uri(uri: str, folder: Path) -> bytes:
-    """What a `uri` of a glTF file in `folder` stands for: data, or a file beside it. Raises InputError if it is not there."""
+    """What a `uri` of a glTF file in `folder` stands for: data, or a file beside it; an InputError if it is not there."""
     if uri.startswith("data:"):
         return base64.b64decode(uri.partition(",")[2])
     content = read_beside(folder, uri, MAX_BUFFER)
@@ -119,7 +119,7 @@ def accessor_floats(gltf: Gltf, index: int) -> np.ndarray:
 
 
 def triangles(gltf: Gltf, primitive: dict, count: int) -> np.ndarray | None:
-    """The faces [F, 3] int64 of a primitive with `count` vertices, strips and fans taken apart; None for lines and points."""
+    """The faces [F, 3] int64 of a primitive with `count` vertices, strips and fans taken apart; None of lines, points."""
     mode = primitive.get("mode", 4)
     if mode not in (4, 5, 6):
         return None

@@ -14,7 +14,7 @@ from backend.cli.start_mesh import StartMesh
 from backend.representations import load_mesh, write_mesh
 from backend.representations.files.gltf_container import accessor_array, data_uri, read_gltf, view_bytes
 from backend.representations.files.images import png
-from backend.representations.mesh_data import MaterialData, MeshData
+from backend.representations.mesh_data import MaterialData
 from tests.backend.representations.gltf_validator import issues
 from tests.backend.representations.mesh_samples import (
     QUAD_FACES,
@@ -200,8 +200,6 @@ def test_a_texture_for_other_coordinates_stays_out(tmp_path: Path, out: Path) ->
     """A mesh that had to be unwrapped: its texture would be nonsense on the artist's coordinates."""
     path, _ = write_obj(tmp_path)
     start = StartMesh.read(path, "y")
-    other = MeshData(
-        start.mesh.positions, start.mesh.faces, None, start.mesh.uvs[::-1].copy(), start.mesh.uv_faces, MaterialData(new_texture())
-    )
+    other = replace(start.mesh, uvs=start.mesh.uvs[::-1].copy(), material=MaterialData(new_texture()))
     start.write_result(other, out)
     assert [each.name for each in out.iterdir()] == ["box-refined.obj"]

@@ -238,7 +238,8 @@ def test_files_beside_an_obj_are_complete_and_named_after_it(tmp_path: Path) -> 
     with Image.open(tmp_path / "my_box_base_color.png") as image:
         assert image.size == (8, 16)
     other = trimesh.load(tmp_path / "my box.obj", process=False)
-    np.testing.assert_array_equal(np.asarray(other.visual.material.image)[..., :3], np.rint(textured_box().material.base_color * 255))
+    texels = np.asarray(other.visual.material.image)[..., :3]
+    np.testing.assert_array_equal(texels, np.rint(textured_box().material.base_color * 255))
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_materials_that_nothing_describes_have_names_and_no_color(tmp_path: Path
 
 
 def test_names_in_latin_1_are_found_again(tmp_path: Path) -> None:
-    (tmp_path / "t.obj").write_bytes("mtllib t.mtl\no Käse\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl Öl\nf 1 2 3\n".encode("latin-1"))
+    text = "mtllib t.mtl\no Käse\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl Öl\nf 1 2 3\n"
+    (tmp_path / "t.obj").write_bytes(text.encode("latin-1"))
     (tmp_path / "t.mtl").write_bytes("newmtl Öl\nKd 1 0 0\n".encode("latin-1"))
     mesh = load_mesh(tmp_path / "t.obj")
     assert (mesh.objects, mesh.materials[0].name) == (("Käse",), "Öl")
