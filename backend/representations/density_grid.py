@@ -21,6 +21,7 @@ from backend.rendering.volume import Chords, VolumeImage, render_volume, shade_v
 from backend.representations.convert import adaptive_surface
 from backend.representations.mesh_data import MeshData
 from backend.representations.surface_level import SampledField
+from backend.representations.volume_regularizers import opacity_entropy
 from protocol.settings import GridStage
 
 START_RADIUS = 0.5
@@ -31,9 +32,6 @@ DENSITY_SCALE = 10.0
 """Density per unit length at softplus(logit) = 1."""
 
 NORMAL_SOFTNESS = 0.25
-
-OPACITY_MARGIN = 1e-3
-"""The entropy's slope is infinite at 0 and 1: opacities closer than this count as certain."""
 
 
 class RayCameras(CameraPositions, Protocol):
@@ -99,10 +97,8 @@ class DensityGrid:
         if self._opacity is None:
             zero = self.density_logits.new_zeros(())
             return {"opacity_entropy": zero, "total_variation": variation, "sparsity": zero}
-        opacity = self._opacity.clamp(OPACITY_MARGIN, 1.0 - OPACITY_MARGIN)
-        entropy = -(opacity * opacity.log() + (1.0 - opacity) * (1.0 - opacity).log())
         return {
-            "opacity_entropy": entropy.mean(),
+            "opacity_entropy": opacity_entropy(self._opacity),
             "total_variation": variation,
             "sparsity": self._opacity.mean(),
         }

@@ -127,7 +127,8 @@ class RadianceField:
         distortion: how far a ray's weight is spread (see `volume_regularizers.distortion`).
         sparsity: mean opacity, which clears fog (Jain et al. 2022, Dream Fields, section 3.2).
 
-        Orientation and distortion cost time: they are looked for only where the stage gives them a weight, else 0.
+        Distortion costs time, and orientation does where the shading needs no normals: without a weight in the settings
+        they are 0 there.
         """
         if self._seen is None:
             zero = next(self.field.parameters()).new_zeros(())
