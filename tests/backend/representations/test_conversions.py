@@ -84,6 +84,15 @@ def test_distances_to_a_sphere_are_those_of_the_closed_form():
     assert distance.dtype == colors.dtype == np.float32
 
 
+def test_near_a_large_face_colors_are_those_of_the_face_not_of_its_corners():
+    start = with_tint(cube(1, radius=0.9))
+    half = 0.9 / 3.0**0.5
+    points = np.array([[0.1, half + 0.02, -0.2], [-0.3, 0.0, half - 0.03]], dtype=np.float32)
+    distance, colors = mesh_to_distances(points, start, near=0.1)
+    np.testing.assert_allclose(distance, [0.02, -0.03], atol=1e-5)
+    np.testing.assert_allclose(colors, tinted(np.array([[0.1, half, -0.2], [-0.3, 0.0, half]])), atol=1e-5)
+
+
 def test_a_mesh_with_a_hole_still_has_an_inside_and_a_colorless_one_is_gray():
     ball = icosphere(3)
     opened = MeshData(ball.positions, ball.faces[10:])
