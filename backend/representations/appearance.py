@@ -1,7 +1,7 @@
 """A material whose textures are optimized, for a mesh whose texture coordinates do not change.
 
-Only texels that show the surface are free. What filters read around a chart follows its nearest texel, so charts keep
-apart whatever the optimizer does. A texel that did not change, and one between charts whose nearest texel did not change,
+Only texels that show the surface are free. What filters read around a chart follows its nearest texel, unless a mask keeps
+it, so charts keep apart whatever the optimizer does. A texel that did not change, and one between charts whose nearest texel did not change,
 come back with their bits.
 """
 
@@ -109,7 +109,7 @@ class _Layer:
         source, distance = texels.nearest
         level = highest_safe_level(*texels.face.shape, texels.margin)
         # A filter reads 1.5 texels of its level; the texels beside them make up that level's.
-        beside = np.flatnonzero((distance > 0) & (distance <= 2.0 * 2.0 ** (level + 1)))
+        beside = np.flatnonzero((distance > 0) & (distance <= 2.0 * 2.0 ** (level + 1)) & self._may_change())
         self._beside = torch.from_numpy(beside).to(device)
         self._source = torch.from_numpy(source.reshape(-1)[beside]).to(device)
 
@@ -127,9 +127,15 @@ class _Layer:
         if self._is_normal:
             now = now / np.maximum(np.linalg.norm(now, axis=2, keepdims=True), 1e-12)
         result = self._start.cpu().numpy().copy()
-        follow = changed.reshape(-1)[self._texels.nearest[0]]
+        follow = changed.reshape(-1)[self._texels.nearest[0]] & self._may_change()
         result[follow] = self._texels.fill(now)[follow]
         return result.reshape(self._array.shape)
+
+    def _may_change(self) -> np.ndarray:
+        """[H, W]: all texels but those that the mask keeps, also between charts."""
+        if self._mask is None:
+            return np.ones(self._texels.face.shape, dtype=bool)
+        return self._mask[..., 0].cpu().numpy() > 0.0
 
     def _now(self) -> np.ndarray:
         with torch.no_grad():

@@ -19,6 +19,7 @@ from backend.rendering.render import Rendered, ViewCameras
 from backend.representations.appearance import Appearance
 from backend.representations.bake import bake_colors, transfer_material
 from backend.representations.masks import texel_mask as mask_of_texels
+from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MaterialData, MeshData
 from backend.representations.moving_vertices import MovingVertices
 from backend.representations.texel_map import map_texels
@@ -53,8 +54,9 @@ class TexturedMesh:
         its bits. With a mask of vertices alone, the texels follow it.
 
         Raises:
-            InputError: the mesh cannot be unwrapped (see `unwrap`), or a mask does not fit.
+            InputError: `data` is not a mesh (see `check_mesh`), it cannot be unwrapped (see `unwrap`), or a mask does not fit.
         """
+        check_mesh(data)
         self.settings = settings
         self.locked = settings.remesh_every == 0
         self._device = torch.device(device)
@@ -145,7 +147,7 @@ class TexturedMesh:
         if self._start_mesh.colors is not None:
             state["colors"] = torch.from_numpy(self._start_mesh.colors.copy())
         for name, values in _properties(self._start_mesh.material).items():
-            state[f"start.{name}"] = torch.tensor(values)
+            state[f"start.{name}"] = torch.tensor(values, dtype=torch.float64 if np.ndim(values) == 0 else torch.float32)
         for name, values in self.textures.items():
             state[f"texture.{name}"] = values.detach().clone()
         for name, mask in (("vertex_mask", self.surface.mask), ("texel_mask", self._texel_mask)):
@@ -156,7 +158,11 @@ class TexturedMesh:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict()`, whatever the mesh was then; a run goes on from it bit for bit."""
         arrays = {name: values.cpu().numpy().copy() for name, values in state.items()}
-        properties = {name.removeprefix("start."): values for name, values in arrays.items() if name.startswith("start.")}
+        properties = {
+            name.removeprefix("start."): values if values.ndim else float(values)
+            for name, values in arrays.items()
+            if name.startswith("start.")
+        }
         material = MaterialData(**properties, name=bytes(arrays["material_name"]).decode())
         mesh = MeshData(arrays["start"], arrays["faces"], arrays.get("colors"), arrays["uvs"], arrays["uv_faces"], material)
         self._colorless = bool(state["colorless"])

@@ -31,14 +31,16 @@ FIRST_GUESS = 1.6
 """How much more padding xatlas is asked for at first: its atlas comes out larger than the one it was asked for."""
 
 ATTEMPTS = 4
+LEAST_ROOM = 1.5
+"""Charts that come closer than this, in texels, cannot be kept apart even by bilinear filters."""
 
 
 def unwrap(mesh: MeshData, size: int) -> MeshData:
     """The mesh with texture coordinates for a texture of `size` x `size` texels.
 
     Its own are kept bit for bit if they can be used (see `usable_uvs`). Otherwise xatlas cuts the surface into charts,
-    which lie at least `padding_texels(size)` apart and half as far from the border, all at one scale. Positions, faces and
-    their order stay as they are in any case; vertices at one place count as one. Faces without area get texture
+    which lie at least `padding_texels(size)` apart and half as far from the border, all at one scale; less than that only
+    where so many charts do not fit otherwise. Positions, faces and their order stay as they are in any case; vertices at one place count as one. Faces without area get texture
     coordinates without area. Deterministic.
 
     Raises:
@@ -54,18 +56,23 @@ def unwrap(mesh: MeshData, size: int) -> MeshData:
     faces = where.reshape(-1)[mesh.faces]
     pieces = one_sided_pieces(places, faces)
     needed = padding_texels(size)
-    asked = int(np.ceil(FIRST_GUESS * needed))
+    asked, best, room = int(np.ceil(FIRST_GUESS * needed)), mesh, 0.0
     for _ in range(ATTEMPTS):
         uvs, uv_faces, pixels = _charts(places, faces, pieces, size, asked)
-        border = asked / 2.0
-        side = pixels + 2.0 * border
-        if asked * size / side >= needed:
-            # Coordinates in xatlas' pixels count from its own corner; the square one is filled from there.
-            return replace(mesh, uvs=((uvs + border) / side).astype(np.float32), uv_faces=uv_faces.astype(np.int32))
+        side = pixels + float(asked)  # half of the padding around all
+        if asked * size / side > room:
+            room = asked * size / side
+            uvs = ((uvs + asked / 2.0) / side).astype(np.float32)
+            best = replace(mesh, uvs=uvs, uv_faces=uv_faces.astype(np.int32))
+        if room >= needed:
+            return best
         asked = int(np.ceil(1.1 * needed * side / size))
-    raise InputError(
-        f"The mesh falls into too many charts for a texture of {size} x {size} texels; use a larger one or unwrap it by hand."
-    )
+    if room < LEAST_ROOM:
+        raise InputError(
+            f"The mesh falls into too many charts for a texture of {size} x {size} texels; use a larger one, or unwrap it "
+            "by hand."
+        )
+    return best
 
 
 def padding_texels(size: int) -> int:
