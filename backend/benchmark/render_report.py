@@ -34,6 +34,11 @@ def as_text(table: dict) -> str:
     for name, figures in table["operators"]["milliseconds"].items():
         back = "" if figures["backward_ms"] is None else f"{figures['backward_ms']:.2f}"
         lines.append(f"{name:<46}{figures['forward_ms']:>10.2f}{back:>10}")
+    if "disagreement_with_cpu" in table:
+        lines += ["", f"{'largest difference from the CPU':<46}{'values':>10}{'gradients':>10}"]
+        for name, figures in table["disagreement_with_cpu"].items():
+            ids = f"  another face at {figures['ids']:.3%} of the pixels" if "ids" in figures else ""
+            lines.append(f"{name:<46}{figures['values']:>10.1e}{figures['gradients']:>10.1e}{ids}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from backend.benchmark.contestants import Contestant, contestants
+from backend.benchmark.device_agreement import disagreement
 from backend.benchmark.scene import Scene, orbit, sphere
 from backend.benchmark.timing import milliseconds, peak_megabytes
 from backend.rendering import (
@@ -61,7 +62,7 @@ def bench_render(device: torch.device, quick: bool, progress: Progress) -> dict:
         progress(f"{case.faces:,} faces at {case.resolution} px, {case.views} views", number, len(cases) + 1)
         rows.append(time_case(case, present, device, seconds))
     progress("operators", len(cases), len(cases) + 1)
-    return {
+    table = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "clock": "processor time of one thread" if device.type == "cpu" else "on the clock, synchronized",
         "threads": torch.get_num_threads(),
@@ -74,6 +75,7 @@ def bench_render(device: torch.device, quick: bool, progress: Progress) -> dict:
             "milliseconds": time_operators(OPERATOR_CASE, device, seconds),
         },
     }
+    return table if device.type == "cpu" else table | {"disagreement_with_cpu": disagreement(device)}
 
 
 def time_case(case: Case, present: list[Contestant], device: torch.device, seconds: float) -> dict:

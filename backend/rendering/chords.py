@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:  # the operators need no more than torch and Warp
+    from jaxtyping import Float
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int32
 from torch import Tensor
 
 from backend.errors import InputError
 from backend.rendering import reference
 from backend.rendering.implementation import implementation
+
+if TYPE_CHECKING:  # the operators need no more than torch and Warp
+    from jaxtyping import Float, Int32
 
 
 @dataclass(frozen=True)

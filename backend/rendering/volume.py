@@ -12,10 +12,10 @@ sampled, and the samples of fields chosen, by kernels of our own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
-from jaxtyping import Bool, Float, Int32
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
@@ -24,6 +24,9 @@ from backend.rendering.chords import Chords, unit_sphere_chords
 from backend.rendering.implementation import implementation
 from backend.rendering.lighting import CameraPositions, Light, Shading, headlight
 from backend.rendering.reference.volume import trilinear
+
+if TYPE_CHECKING:  # the operators need no more than torch and Warp
+    from jaxtyping import Bool, Float, Int32
 
 __all__ = [
     "Chords",

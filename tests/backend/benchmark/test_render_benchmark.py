@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from backend.benchmark import device_agreement
 from backend.benchmark.contestants import contestants
 from backend.benchmark.render_report import as_svg, as_text
 from backend.benchmark.render_table import Case, time_case
 from backend.benchmark.scene import sphere
 from backend.benchmark.timing import peak_megabytes
 from backend.cli.main import main
-from backend.rendering import reference
+from backend.rendering import reference, vertex_normals
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -87,6 +88,29 @@ def test_another_package_named_drtk_is_not_taken_for_the_renderer(monkeypatch) -
 def test_peak_memory_sees_what_is_given_back_at_once() -> None:
     measured = peak_megabytes(lambda: torch.ones(32 * 2**20).sum(), CPU)
     assert measured is None or 120.0 < measured < 180.0
+
+
+def test_a_device_that_computes_something_else_is_found_out(monkeypatch) -> None:
+    """The other device is the CPU as well, but some of its operators are spoiled."""
+    agreed = device_agreement.disagreement(CPU)
+    assert set(agreed) == set(device_agreement.OPERATORS)
+    assert all(figure == 0.0 for figures in agreed.values() for figure in figures.values())
+    calls = iter(range(100))
+
+    def spoiled(inputs):
+        return vertex_normals(inputs.vertices, inputs.faces) * (1.0 if next(calls) == 0 else 1.01)
+
+    monkeypatch.setattr(device_agreement, "OPERATORS", {"rasterize": device_agreement.OPERATORS["rasterize"], "normals": spoiled})
+    found = device_agreement.disagreement(CPU)
+    assert found["rasterize"]["values"] == 0.0
+    assert found["normals"]["values"] > 0.005 and found["normals"]["gradients"] > 0.005
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_a_gpu_computes_what_the_cpu_computes() -> None:
+    table = device_agreement.disagreement(torch.device("cuda"))
+    assert table["rasterize"]["ids"] == 0.0
+    assert all(figures["values"] < 1e-4 and figures["gradients"] < 1e-3 for figures in table.values()), table
 
 
 BARE = """
