@@ -63,42 +63,45 @@ def test_gradcheck_of_antialiasing(small_scene) -> None:
     assert torch.autograd.gradcheck(smooth, [image.requires_grad_(), clip.requires_grad_()], fast_mode=True)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("sphere", 0.05), ("torus", 0.10), ("cube", 0.16)])
-def test_vertex_gradients_agree_with_a_supersampled_render(solids, name, tolerance) -> None:
-    """Least-squares slope over smooth displacements, 1 is right, for linear functionals of the image.
+@pytest.mark.parametrize("name", ["sphere", "torus", "cube"])
+def test_vertex_gradients_agree_with_a_supersampled_render(solids, name) -> None:
+    """Least-squares slope over 12 smooth displacements, 1 is right, for linear functionals of the image.
 
-    Coverage alone is held to 4 %. With colors the silhouette's share is biased upward, since the color beside an edge
-    is taken at the pixel's center, up to a pixel inside the lit surface (measured: sphere 1.03, torus 1.07, cube
-    1.09 to 1.13).
+    Each displacement has views of its own: a plain render takes one sample a pixel, and with colors one set of four
+    views alone scatters by some .03. `benchmarks/silhouette_gradients.py` measures more meshes, and more exactly.
     """
-    scene, size, step = solids[name], 32, 3e-3
+    scene, size, step = solids[name], 48, 2e-3
     topology = build_topology(scene.faces)
-    generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
-    waves = torch.randn(3, 4, 1, 1, 4, generator=generator)
-    weights = torch.sin(1.5 * waves[0] * x[..., None] + 1.5 * waves[1] * y[..., None] + 3.0 * waves[2])
+    losses = torch.tensor([[0.0, 0, 0, 1], [1.0, 1, 1, 0]])
+    predicted, measured = [], []
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        azimuths, elevations = torch.rand(2, 4, generator=generator)
+        cameras = Cameras.orbit(360.0 * azimuths, 90.0 * elevations - 30.0)
+        waves = torch.randn(3, 4, 1, 1, 4, generator=generator)
+        weights = torch.sin(1.5 * waves[0] * x[..., None] + 1.5 * waves[1] * y[..., None] + 3.0 * waves[2])
+        linear, waves, phase = (torch.randn(3, n, generator=generator).squeeze(1) for n in (3, 3, 1))
+        direction = 0.5 * scene.vertices @ linear + torch.sin(1.5 * scene.vertices @ waves + phase)
 
-    def image(vertices: Tensor, supersample: int) -> Tensor:
-        options = {"topology": topology, "supersample": supersample}
-        rendered = render_mesh(vertices, scene.faces, scene.colors, scene.cameras, size, **options)
-        return torch.cat([rendered.rgb, rendered.alpha], dim=-1)
+        def totals(vertices: Tensor, supersample: int) -> Tensor:
+            options = {"topology": topology, "supersample": supersample}
+            rendered = render_mesh(vertices, scene.faces, scene.colors, cameras, size, **options)
+            image = torch.cat([rendered.rgb, rendered.alpha], dim=-1)
+            return (losses[:, None, None, None] * weights * image).double().sum(dim=(1, 2, 3, 4))
 
-    for channels, allowed in (([0.0, 0, 0, 1], 0.04), ([1.0, 1, 1, 1], tolerance)):
-        functional = weights * torch.tensor(channels)
         vertices = scene.vertices.clone().requires_grad_()
-        (image(vertices, 2) * functional).sum().backward()
-        predicted, measured = [], []
-        for _ in range(6):
-            linear, waves, phase = (torch.randn(3, n, generator=generator).squeeze(1) for n in (3, 3, 1))
-            direction = 0.5 * scene.vertices @ linear + torch.sin(1.5 * scene.vertices @ waves + phase)
-            ahead, behind = (image(scene.vertices + sign * step * direction, 6) for sign in (1, -1))
-            measured.append(float(((ahead - behind) * functional).double().sum() / (2 * step)))
-            predicted.append(float((vertices.grad * direction).double().sum()))
-        predicted, measured = torch.tensor(predicted), torch.tensor(measured)
-        slope = float((predicted * measured).sum() / (measured * measured).sum())
-        cosine = float(torch.nn.functional.cosine_similarity(predicted, measured, dim=0))
-        assert abs(slope - 1.0) < allowed, (channels, slope)
-        assert cosine > 0.99, (channels, cosine)
+        gradients = [torch.autograd.grad(total, vertices, retain_graph=True)[0] for total in totals(vertices, 1)]
+        predicted.append(torch.stack([(gradient * direction).double().sum() for gradient in gradients]))
+        with torch.no_grad():
+            ahead, behind = (totals(scene.vertices + sign * step * direction, 6) for sign in (1, -1))
+        measured.append((ahead - behind) / (2 * step))
+    predicted, measured = torch.stack(predicted), torch.stack(measured)
+    slopes = (predicted * measured).sum(0) / measured.square().sum(0)
+    cosines = torch.nn.functional.cosine_similarity(predicted, measured, dim=0)
+    assert abs(float(slopes[0]) - 1.0) < 0.02, slopes
+    assert abs(float(slopes[1]) - 1.0) < 0.05, slopes
+    assert float(cosines.min()) > 0.99, cosines
 
 
 def test_gradient_descent_moves_a_sphere_onto_a_silhouette(solids) -> None:
