@@ -83,6 +83,7 @@ def vertex_tangents(
     and normals. `corners` is `tangent_corners(faces, uvs, uv_faces)`.
     """
     place, spot = vertices[faces.long()], uvs[uv_faces.long()]
+    place = torch.where(place.isfinite().all(dim=-1).all(dim=-1)[:, None, None], place, 0.0)  # others are not drawn
     (e1, e2), (t1, t2) = ((p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) for p in (place, spot))
     area = t1[:, 0] * t2[:, 1] - t1[:, 1] * t2[:, 0]
     sign = torch.where(area < 0.0, -torch.ones_like(area), 1.0).detach()

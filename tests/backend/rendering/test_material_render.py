@@ -311,6 +311,20 @@ def test_a_mesh_without_faces_and_one_without_area_are_rendered() -> None:
     assert picture.rgb.isfinite().all() and vertices.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_vertex_that_is_nowhere_spoils_nothing_else(solids, broken: float) -> None:
+    scene = solids["sphere"]
+    vertices, faces, uvs, uv_faces = with_uvs(scene)
+    vertices = vertices.clone()
+    vertices[5] = broken
+    vertices.requires_grad_()
+    light = EnvironmentMap(torch.rand(8, 16, 3))
+    picture = render_material(vertices, faces, uvs, uv_faces, textures(), CAMERAS, 24, illumination=light)
+    picture.rgb.sum().backward()
+    assert picture.rgb.isfinite().all() and vertices.grad.isfinite().all()
+    assert vertices.grad.abs().max() > 0.0
+
+
 def test_what_does_not_fit_is_refused(quad) -> None:
     vertices, faces, uvs, uv_faces = quad
     plain = Material.plain((0.5, 0.5, 0.5))

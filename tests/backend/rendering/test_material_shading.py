@@ -187,6 +187,26 @@ def test_a_map_of_harmonics_lights_as_the_harmonics_do() -> None:
     torch.testing.assert_close(other, one, atol=2e-5, rtol=0.0)
 
 
+def test_maps_are_blurred_by_the_lobes() -> None:
+    """A lobe around a direction scales a zonal harmonic by one number, its own integral (Funk and Hecke)."""
+
+    def legendre(x):
+        return (35.0 * x**4 - 30.0 * x**2 + 3.0) / 8.0
+
+    directions = map_directions(64, 128, CPU, torch.float64)
+    zonal = legendre(directions[..., 1:2]).expand(-1, -1, 3)
+    polynomial, copies = split_map(zonal)
+    assert polynomial.abs().max() < 1e-2  # it has nothing of degree 2 or less
+    cosine = np.linspace(0.0, 1.0, 20001)
+    for level in (4, 5, 6, 7, 8):
+        squared = (min(level, 7) / 7.0) ** 4
+        half = 0.5 * (1.0 + cosine)  # squared cosine of the half vector's angle
+        lobe = cosine if level == 8 else cosine / (half * (squared - 1.0) + 1.0) ** 2
+        factor = np.trapezoid(lobe * legendre(cosine), cosine) / np.trapezoid(lobe, cosine)
+        torch.testing.assert_close(copies[level], factor * zonal, atol=5e-3, rtol=0.0)
+    assert abs(factor + 1.0 / 24.0) < 1e-6  # Lambert's, as Ramamoorthi & Hanrahan have it
+
+
 def test_maps_are_laid_out_as_blender_shows_them() -> None:
     """Blender's equirectangular: u = 1/2 - atan2(y, x) / 2 pi in its z-up space, where ours (x, y, z) is (x, -z, y)."""
     directions = map_directions(32, 64, CPU, torch.float64).reshape(-1, 3)
