@@ -6,7 +6,6 @@ asked for. All of it is deterministic and changes nothing of what it is given.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from backend.errors import InputError
 from backend.rendering.volume import Chords, visibility_weights
 from backend.representations.closest_point import transfer_attributes
 from backend.representations.isosurface import extract_isosurface
@@ -132,6 +132,9 @@ def field_to_mesh(
     the `resolution`^3 vertices of a grid over [-1, 1]^3, color at the surface. The surface is cut where its silhouettes
     agree best with the opacity that the density renders, so it does not matter how dense "dense" is. A field without
     any density becomes the ball around it.
+
+    Raises:
+        InputError: the density is not finite somewhere.
     """
     field = _sample_field(density_at, resolution, device)
     logits = _logits_from_level(field)
@@ -161,11 +164,9 @@ def _sample_field(density_at: Callable[[Tensor], Tensor], resolution: int, devic
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).reshape(-1, 3)
     with torch.no_grad():
         density = torch.cat([density_at(part).float() for part in points.split(POINTS_AT_ONCE)])
-    # Between a vertex that is opaque many times over and an empty one, nearly all of the voxel would be opaque: surfaces
-    # would grow. So the largest logit is as far above the one that stops half of the light in a voxel as FAINTEST is below.
-    half = float(_logit_of(torch.tensor(math.log(2.0) * (resolution - 1) / 2.0)))
-    logits = _logit_of(density).clamp(FAINTEST, 2.0 * half - FAINTEST)
-    logits = logits.view(resolution, resolution, resolution)
+    if not torch.isfinite(density).all():
+        raise InputError("The field's density is not a finite number everywhere; its optimization needs a lower learning rate.")
+    logits = _logit_of(density).clamp_min(FAINTEST).view(resolution, resolution, resolution)
     colorless = torch.zeros(*logits.shape, 3, device=device)
     return SampledField(logits, colorless, FIELD_SCALE, sharpness=1.0, samples=2 * resolution)
 

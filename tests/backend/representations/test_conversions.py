@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from backend.errors import InputError
 from backend.representations.closest_point import transfer_attributes
 from backend.representations.convert import field_to_mesh, mesh_to_distances, tetrahedra_to_mesh
 from backend.representations.mesh_data import MeshData
@@ -131,6 +132,11 @@ def test_field_to_mesh_repeats_and_takes_an_empty_field():
     np.testing.assert_array_equal(meshes[0].positions, meshes[1].positions)
     nothing = field_to_mesh(lambda points: torch.zeros(len(points)), torch.zeros_like, 300, resolution=24)
     assert soundness(nothing).sound
+
+
+def test_a_field_that_diverged_is_refused_in_one_sentence():
+    with pytest.raises(InputError, match="finite"):
+        field_to_mesh(lambda points: points[:, 0] / 0.0, torch.zeros_like, 300, resolution=8)
 
 
 def test_colors_of_tetrahedra_are_those_of_the_surface_they_came_from():
