@@ -12,11 +12,13 @@ from torch import Tensor
 
 from backend.rendering.lighting import Light, Shading
 from backend.rendering.render import Rendered, ViewCameras, render_mesh
+from backend.representations.adaptive_remesh import remesh_tracked
 from backend.representations.closest_point import transfer_attributes
 from backend.representations.masks import let_through
 from backend.representations.mesh_data import MeshData
 from backend.representations.moving_vertices import MovingVertices
 from backend.representations.remesh import remesh_isotropic
+from backend.representations.soundness import soundness
 from protocol.settings import MeshStage
 
 GRAY = 0.5
@@ -96,18 +98,35 @@ class TriangleMesh:
         return MeshData(self.surface.exact_positions(), faces, None if colorless else colors)
 
     def remesh(self, target_vertices: int) -> bool:
-        """Start anew from an isotropic remeshing of the surface as it is, colors carried over.
+        """Start anew from an isotropic remeshing of the surface as it is, colors and mask carried over.
 
-        False, and nothing has changed, if the topology is locked or no sound remeshing was found.
+        Vertices that the mask keeps stay, with their bits and the edges between them. False, and nothing has changed, if
+        the topology is locked or no sound remeshing was found.
         """
         if self.locked:
             return False
         old = self.to_mesh()
+        if self.surface.mask is not None:
+            return self._remesh_around_mask(old, self.surface.mask.cpu().numpy(), target_vertices)
         positions, faces = remesh_isotropic(old.positions, old.faces, target_vertices)
         if positions is old.positions:
             return False
         colors = None if old.colors is None else transfer_attributes(positions, old.positions, old.faces, old.colors)
         self._start_with(MeshData(positions, faces, colors), None)
+        return True
+
+    def _remesh_around_mask(self, old: MeshData, mask: np.ndarray, target_vertices: int) -> bool:
+        corners = old.positions.astype(np.float64)[old.faces]
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2.0
+        # A closed surface of V vertices has 2 V faces; an equilateral triangle of edge h has the area sqrt(3)/4 h^2.
+        remeshed = remesh_tracked(old, float(np.sqrt(area / (2 * target_vertices) * 4.0 / 3.0**0.5)), mask == 0.0)
+        before, after = soundness(old), soundness(remeshed.mesh)
+        if (before.components, before.euler, before.sound) != (after.components, after.euler, after.sound):
+            return False
+        carried = transfer_attributes(remeshed.mesh.positions, old.positions, old.faces, mask[:, None])[:, 0]
+        stayed = remeshed.origin >= 0
+        carried[stayed] = mask[remeshed.origin[stayed]]
+        self._start_with(remeshed.mesh, carried.clip(0.0, 1.0))
         return True
 
     def state_dict(self) -> dict[str, Tensor]:

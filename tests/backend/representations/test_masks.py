@@ -16,6 +16,7 @@ from backend.representations.large_steps import AdamUniform, Preconditioner, uni
 from backend.representations.masks import checked_mask, let_through, texel_mask, vertex_mask
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import cube, icosphere
+from backend.representations.soundness import soundness
 from backend.representations.texel_map import map_texels
 from backend.representations.textured_mesh import TexturedMesh
 from backend.representations.triangle_mesh import TriangleMesh
@@ -220,6 +221,26 @@ def test_a_masked_run_resumes_bit_for_bit(kind) -> None:
     if kind is TexturedMesh:
         assert one.material.base_color.tobytes() == other.material.base_color.tobytes()
         assert one.material.name == other.material.name
+
+
+def test_remeshing_goes_around_what_a_mask_keeps() -> None:
+    rng = np.random.default_rng(6)
+    ball = icosphere(3)
+    data = MeshData(ball.positions, ball.faces, rng.random(ball.positions.shape, dtype=np.float32))
+    mask = np.clip(5.0 * (data.positions[:, 1] + 0.2), 0.0, 1.0).astype(np.float32)
+    mesh = TriangleMesh(data, MeshStage(steps=1, remesh_every=5), mask=mask)
+    kept = mask == 0.0
+    optimize(mesh, 3)
+    assert mesh.remesh(300)
+    optimize(mesh, 5)
+    result = mesh.to_mesh()
+    assert soundness(result).sound and 200 < len(result.positions) < 600
+    rows = {row.tobytes() for row in np.concatenate([result.positions, result.colors], axis=1)}
+    assert 100 < kept.sum() and all(
+        row.tobytes() in rows for row in np.concatenate([data.positions, data.colors], axis=1)[kept]
+    )
+    after = mesh.surface.mask.numpy()
+    assert (after == 0.0).sum() == kept.sum() and after.max() == 1.0
 
 
 def test_let_through_holds_bits_and_gradients() -> None:
