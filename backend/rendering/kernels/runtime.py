@@ -160,4 +160,5 @@ ROW_TYPES = {
     (torch.int32, 2): wp.vec2i,
     (torch.int32, 3): wp.vec3i,
     (torch.int32, 4): wp.vec4i,
+    (torch.int16, 4): wp.vec4s,
 }

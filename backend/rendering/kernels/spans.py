@@ -51,6 +51,13 @@ def span_of_vertex(p: wp.vec4, height: int, width: int):
 
 
 @wp.func
+def span_of_all(p: wp.vec4s, q: wp.vec4s, r: wp.vec4s):
+    """The span of three vertices, kept in 16 bits: what a face asks for first is then small enough for the cache."""
+    span = wp.min(wp.min(p, q), r)
+    return wp.vec4i(int(span[0]), int(span[1]), int(span[2]), int(span[3]))
+
+
+@wp.func
 def part_in_front(p: wp.vec4, q: wp.vec4):
     """Where the edge p q, cut off at the near plane, lies on the image: lowest x and y, highest x and y in NDC."""
     zero = wp.float64(0.0)

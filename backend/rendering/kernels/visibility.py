@@ -27,7 +27,7 @@ from backend.rendering.kernels.edges import (
     set_up_face,
 )
 from backend.rendering.kernels.runtime import kernel_module, lanes_per_row, launch, rows
-from backend.rendering.kernels.spans import LARGEST, beyond, block_of, count_blocks, span_in_front, span_of_vertex
+from backend.rendering.kernels.spans import LARGEST, beyond, block_of, count_blocks, span_in_front, span_of_all, span_of_vertex
 from backend.rendering.kernels.visibility_backward import rasterize_backward
 
 module = kernel_module("visibility")
@@ -41,6 +41,8 @@ INLINE_PIXELS = 256
 """Spans of up to so many pixels are drawn by one GPU thread."""
 FACES_PER_THREAD = 1024
 """On the CPU: what a thread asks for once is then shared by many faces."""
+PIXELS_ALWAYS_WRITTEN = 512
+"""On the CPU, in spans of up to so many pixels."""
 DRAINING_THREADS = 1 << 17
 
 
@@ -69,9 +71,10 @@ def project_to_pixels(clip: wp.array(dtype=wp.vec4), height: int, width: int, po
 
 
 @wp.kernel(module=module)
-def find_spans(clip: wp.array(dtype=wp.vec4), height: int, width: int, spans: wp.array(dtype=wp.vec4i)):
+def find_spans(clip: wp.array(dtype=wp.vec4), height: int, width: int, spans: wp.array(dtype=wp.vec4s)):
     vertex = wp.tid()
-    spans[vertex] = span_of_vertex(clip[vertex], height, width)
+    span = span_of_vertex(clip[vertex], height, width)
+    spans[vertex] = wp.vec4s(wp.int16(span[0]), wp.int16(span[1]), wp.int16(span[2]), wp.int16(span[3]))
 
 
 @wp.func
@@ -85,9 +88,14 @@ def draw(
     span: wp.vec4i,
     lane: int,
     lanes: int,
+    always: bool,
     nearest: wp.array(dtype=wp.int64),
 ):
-    """Enter a face where it is the nearest so far; of `lanes` threads, each takes every `lanes`-th column."""
+    """Enter a face where it is the nearest so far; of `lanes` threads, each takes every `lanes`-th column.
+
+    `always`: pixels outside are written as well, as they are. In small spans a CPU spends more time on
+    wrong guesses whether a center lies inside than on that.
+    """
     row = span[0]
     y = wp.float64(row) + wp.float64(0.5)
     start = wp.float64(span[1] + lane) + wp.float64(0.5)
@@ -103,15 +111,14 @@ def draw(
             a = setup.first[0] * x + first
             b = setup.second[0] * x + second
             c = setup.third[0] * x + third
-            if none_negative(a, b, c):
-                z = float(depth[0] * x + nearness)
-                shown = True
-                if crosses:
-                    in_front = (a + b + c) <= setup.determinant * LARGEST_INVERSE_W
-                    shown = in_front and z >= -1.0 and z < LARGEST
-                if shown:
-                    key = (sortable(z) << wp.int64(32)) | wp.int64(face_id)
-                    wp.atomic_min(nearest, line + column, key)
+            z = float(depth[0] * x + nearness)
+            shown = none_negative(a, b, c)
+            if crosses:
+                in_front = (a + b + c) <= setup.determinant * LARGEST_INVERSE_W
+                shown = shown and in_front and z >= -1.0 and z < LARGEST
+            key = wp.where(shown, (sortable(z) << wp.int64(32)) | wp.int64(face_id), NO_FACE)
+            if shown or always:
+                wp.atomic_min(nearest, line + column, key)
             column += lanes
             x += wp.float64(lanes)
         row += 1
@@ -120,7 +127,7 @@ def draw(
 
 @wp.kernel(module=module)
 def find_nearest_faces(
-    spans: wp.array(dtype=wp.vec4i),
+    spans: wp.array(dtype=wp.vec4s),
     clip: wp.array(dtype=wp.vec4),
     faces: wp.array(dtype=wp.vec3i),
     ranges: wp.array(dtype=wp.vec2i),
@@ -129,6 +136,7 @@ def find_nearest_faces(
     faces_per_thread: int,
     height: int,
     width: int,
+    pixels_always_written: int,
     inline_pixels: int,
     nearest: wp.array(dtype=wp.int64),
     queue: wp.array(dtype=wp.vec3i),
@@ -147,7 +155,7 @@ def find_nearest_faces(
         index += 1
         span = wp.vec4i(0)
         if wp.min(face) >= 0 and wp.max(face) < vertex_count:
-            span = wp.min(wp.min(spans[vertices + face[0]], spans[vertices + face[1]]), spans[vertices + face[2]])
+            span = span_of_all(spans[vertices + face[0]], spans[vertices + face[1]], spans[vertices + face[2]])
         if span[0] + span[2] < 0 and span[1] + span[3] < 0:
             p = clip[vertices + face[0]]
             q = clip[vertices + face[1]]
@@ -161,7 +169,9 @@ def find_nearest_faces(
                 image = view * height * width
                 # One place that draws, so that it is compiled into the loop.
                 blocks = int(1)
-                large = (span[0] + span[2]) * (span[1] + span[3]) > inline_pixels
+                pixels = (span[0] + span[2]) * (span[1] + span[3])
+                always = pixels <= pixels_always_written
+                large = pixels > inline_pixels
                 if large:
                     blocks = count_blocks(span)
                 for block in range(blocks):
@@ -176,7 +186,7 @@ def find_nearest_faces(
                                 queue[slot] = wp.vec3i(view, face_id, block)
                                 mine = False
                     if mine:
-                        draw(setup, depth, crosses, face_id, image, width, part, 0, 1, nearest)
+                        draw(setup, depth, crosses, face_id, image, width, part, 0, 1, always, nearest)
 
 
 @wp.kernel(module=module)
@@ -185,7 +195,7 @@ def draw_queued_blocks(
     queue_length: int,
     queued: wp.array(dtype=wp.int32),
     teams: int,
-    spans: wp.array(dtype=wp.vec4i),
+    spans: wp.array(dtype=wp.vec4s),
     clip: wp.array(dtype=wp.vec4),
     faces: wp.array(dtype=wp.vec3i),
     vertex_count: int,
@@ -195,6 +205,7 @@ def draw_queued_blocks(
 ):
     thread = wp.tid()
     entry = thread // LANES
+    lane = thread % LANES
     end = wp.min(queued[0], queue_length)
     while entry < end:
         item = queue[entry]
@@ -203,14 +214,14 @@ def draw_queued_blocks(
         p = clip[vertices + face[0]]
         q = clip[vertices + face[1]]
         r = clip[vertices + face[2]]
-        span = wp.min(wp.min(spans[vertices + face[0]], spans[vertices + face[1]]), spans[vertices + face[2]])
+        span = span_of_all(spans[vertices + face[0]], spans[vertices + face[1]], spans[vertices + face[2]])
         crosses = span[0] < 0
         if crosses:
             span = span_in_front(p, q, r, height, width)
         setup = set_up_face(p, q, r, height, width)
         depth = depth_function(setup, p, q, r)
         part = block_of(span, item[2])
-        draw(setup, depth, crosses, item[1], item[0] * height * width, width, part, thread % LANES, LANES, nearest)
+        draw(setup, depth, crosses, item[1], item[0] * height * width, width, part, lane, LANES, False, nearest)
         entry += teams
 
 
@@ -326,7 +337,7 @@ def _nearest_faces(clip: Tensor, faces: Tensor, height: int, width: int, ranges:
     """The least (depth, face) of each pixel, int64 `[N, H, W]`; `NO_FACE` on the background."""
     views, vertex_count, device = clip.shape[0], clip.shape[1], clip.device
     nearest = torch.full((views, height, width), int(NO_FACE), dtype=torch.int64, device=device)
-    spans = torch.empty((views, vertex_count, 4), dtype=torch.int32, device=device)
+    spans = torch.empty((views, vertex_count, 4), dtype=torch.int16, device=device)
     launch(find_spans, views * vertex_count, [rows(clip), height, width, rows(spans)])
     on_cpu = device.type == "cpu"
     faces_per_thread = FACES_PER_THREAD if on_cpu else 1
@@ -339,6 +350,7 @@ def _nearest_faces(clip: Tensor, faces: Tensor, height: int, width: int, ranges:
         views * threads_per_view,
         [rows(spans), rows(clip), rows(faces), rows(torch.tensor(ranges, dtype=torch.int32, device=device))]
         + [vertex_count, threads_per_view, faces_per_thread, height, width]
+        + [PIXELS_ALWAYS_WRITTEN if on_cpu else 0]
         + [inline_pixels, nearest, rows(queue), queue_length, queued],
     )
     if queue_length > 0:

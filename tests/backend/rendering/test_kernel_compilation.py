@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def test_every_kernel_compiles_for_cuda_without_a_gpu(architecture, tmp_path) ->
         for kernel in module.kernels:
             assert f"{kernel}_" in ptx, kernel
         assert f".target sm_{architecture}" in ptx
+
+
+def test_visibility_is_compiled_without_fused_multiply_adds(tmp_path) -> None:
+    # Both faces at a shared edge must get the same number with opposite signs, and a GPU the same ids as a CPU. In PTX
+    # a multiplication or addition that names no rounding may still be fused later, so all must name it.
+    from backend.rendering.kernels import runtime, visibility
+
+    runtime.start()
+    written = wp.compile_aot_module(visibility.module, arch=86, use_ptx=True, module_dir=str(tmp_path))
+    ptx = "".join(Path(path).read_text() for path in written if str(path).endswith(".ptx"))
+    assert "mul.rn.f64" in ptx and "add.rn.f64" in ptx
+    assert not re.findall(r"\b(?:fma|mad)\S*\.f64|\b(?:mul|add|sub)\.f64", ptx)
 
 
 def test_kernels_are_kept_in_the_users_cache_or_in_a_folder_of_their_own(monkeypatch, tmp_path) -> None:
