@@ -364,3 +364,21 @@ def test_fine_textures_are_averaged_where_mip_maps_are_allowed(quad) -> None:
     )
     assert torch.equal(sharp, level_one)
     assert float(sharp.std()) > 0.1 and float((soft - 0.5).abs().max()) < 1e-3
+
+
+def test_tangents_are_averaged_by_angle() -> None:
+    """At a corner of 90 degrees with u along x, and one of 30 degrees with u turned by 40 degrees."""
+
+    def polar(degrees: float) -> list[float]:
+        return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]
+
+    flat = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], polar(180.0), polar(210.0)], dtype=torch.float64)
+    turned = torch.tensor([polar(40.0), polar(130.0)], dtype=torch.float64)
+    uvs = torch.cat([flat[:3], flat[3:] @ turned.T])
+    vertices = torch.cat([flat, torch.zeros(5, 1, dtype=torch.float64)], dim=1)
+    faces = torch.tensor([[0, 1, 2], [0, 3, 4]], dtype=torch.int32)
+    normals = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(5, 3)
+    groups = tangent_corners(faces, uvs, faces)
+    tangent = vertex_tangents(vertices, faces, normals, uvs, faces, groups)[groups[0, 0].long(), :2]
+    expected = 90.0 * torch.tensor(polar(0.0)).double() + 30.0 * torch.tensor(polar(40.0)).double()
+    torch.testing.assert_close(tangent, expected / expected.norm(), atol=1e-6, rtol=0.0)
