@@ -120,7 +120,7 @@ def test_a_bowl_stays_open():
 
     facts = soundness(grid_to_mesh(grid_of(bowl), 1500))
     assert facts.sound and facts.euler == 2
-    assert facts.volume < 0.6  # .42 in closed form, .90 if it were filled
+    assert facts.volume < 0.75  # .42 where logits are 0, .65 where opacity is one half; .90 and more if it were filled
 
 
 @pytest.mark.parametrize("faintness", [0.0, 4.0, 30.0])
