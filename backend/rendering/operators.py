@@ -101,13 +101,16 @@ def screen_derivatives(
     check_faces(attribute_faces, clip.device)
     if attribute_faces.shape != faces.shape:
         raise InputError(
-            f"attribute_faces holds {attribute_faces.shape[0]} faces, but faces {faces.shape[0]}; give one row per face."
+            f"attribute_faces holds {attribute_faces.shape[0]} faces, but faces {faces.shape[0]}; "
+            "give one row per face."
         )
     return implementation.screen_derivatives(attributes, fragments.face_id, clip, faces, attribute_faces)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals `[V, 3]` of `vertices` `[V, 3]`; 0 where a vertex has no face of any area.
+
+    A face with a vertex that is not finite or does not exist is left out, as `rasterize` does.
 
     Raises:
         InputError: shapes or types do not fit.

@@ -24,6 +24,8 @@ def sum_face_normals(
         return
     p = vertices[face[0]]
     normal = wp.cross(vertices[face[1]] - p, vertices[face[2]] - p)
+    if not wp.isfinite(normal):
+        return
     wp.atomic_add(sums, face[0], normal)
     wp.atomic_add(sums, face[1], normal)
     wp.atomic_add(sums, face[2], normal)
@@ -34,7 +36,7 @@ def normalize_rows(sums: wp.array(dtype=wp.vec3), normals: wp.array(dtype=wp.vec
     vertex = wp.tid()
     total = sums[vertex]
     length = wp.length(total)
-    if length > SMALLEST_NORMAL:
+    if length > SMALLEST_NORMAL and wp.isfinite(length):
         normals[vertex] = total / length
 
 
@@ -47,7 +49,7 @@ def normalize_rows_backward(
 ):
     vertex = wp.tid()
     length = wp.length(sums[vertex])
-    if length > SMALLEST_NORMAL:
+    if length > SMALLEST_NORMAL and wp.isfinite(length):
         normal = normals[vertex]
         grad = grad_normals[vertex]
         grad_sums[vertex] = (grad - normal * wp.dot(normal, grad)) / length
@@ -65,6 +67,8 @@ def sum_face_normals_backward(
     if wp.min(face) < 0 or wp.max(face) >= vertex_count:
         return
     p = vertices[face[0]]
+    if not wp.isfinite(wp.cross(vertices[face[1]] - p, vertices[face[2]] - p)):
+        return
     grad = grad_sums[face[0]] + grad_sums[face[1]] + grad_sums[face[2]]
     # n = e1 x e2, hence dL/de1 = e2 x g and dL/de2 = g x e1.
     grad_first = wp.cross(vertices[face[2]] - p, grad)
@@ -78,7 +82,7 @@ class _VertexNormals(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vertices: Tensor, faces: Tensor) -> Tensor:
         vertices, faces = vertices.contiguous(), faces.contiguous()
-        sums, normals = torch.zeros_like(vertices), torch.zeros_like(vertices)
+        sums, normals = torch.zeros_like(vertices), torch.empty_like(vertices)
         launch(sum_face_normals, faces.shape[0], [rows(vertices), rows(faces), vertices.shape[0], rows(sums)])
         launch(normalize_rows, vertices.shape[0], [rows(sums), rows(normals)])
         ctx.save_for_backward(vertices, faces, sums, normals)
@@ -87,7 +91,7 @@ class _VertexNormals(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_normals: Tensor) -> tuple[Tensor, None]:
         vertices, faces, sums, normals = ctx.saved_tensors
-        grad_sums, grad_vertices = torch.zeros_like(sums), torch.zeros_like(vertices)
+        grad_sums, grad_vertices = torch.empty_like(sums), torch.zeros_like(vertices)
         launch(
             normalize_rows_backward,
             vertices.shape[0],

@@ -64,7 +64,9 @@ def in_float64(clip: NDArray, faces: NDArray, height: int, width: int) -> Seen:
     return Seen(face_id, barycentrics, np.where(face_id >= 0, nearest, 1.0), np.where(face_id >= 0, w, np.inf), certain)
 
 
-def candidates_exactly(clip: NDArray, faces: NDArray, row: int, column: int, height: int, width: int) -> dict[int, tuple]:
+def candidates_exactly(
+    clip: NDArray, faces: NDArray, row: int, column: int, height: int, width: int
+) -> dict[int, tuple[Fraction, bool]]:
     """Faces that cover a pixel center: index -> (depth as a fraction, whether the center lies exactly on the rim)."""
     x, y = Fraction(2 * column + 1, width) - 1, 1 - Fraction(2 * row + 1, height)
     found = {}

@@ -211,9 +211,8 @@ def test_one_large_face_beside_the_camera() -> None:
     # A floor that reaches from far ahead to far behind: it fills the image up to the horizon.
     floor = torch.tensor([[-1e3, -1.0, 1e3], [1e3, -1.0, 1e3], [0.0, -1.0, -2e3]])
     near, far = 0.1, 1e4
-    matrix = torch.tensor(
-        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -(far + near) / (far - near), -2 * far * near / (far - near)], [0, 0, -1, 0]]
-    )
+    scale, offset = -(far + near) / (far - near), -2 * far * near / (far - near)
+    matrix = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, scale, offset], [0, 0, -1, 0]])
     clip = to_clip_space(floor, matrix[None])
     fragments = rasterize(clip, torch.tensor([[0, 1, 2]], dtype=torch.int32), 64, 64)
     assert (fragments.face_id[0, :32] == -1).all() and (fragments.face_id[0, 33:] == 0).all()
