@@ -140,7 +140,7 @@ def _soft_image(
         cosine = (normal * light.direction[:, None, None, :]).sum(dim=-1, keepdim=True).clamp_min(0.0)
         ambient = light.ambient[:, None, None, None]
         lit = ambient + (1.0 - ambient) * cosine
-        rgb = 0.5 * normal + 0.5 if shading == "normal" else lit.expand_as(rgb) if shading == "textureless" else rgb * lit
+        rgb = {"lit": rgb * lit, "textureless": lit.expand_as(rgb), "normal": 0.5 * normal + 0.5}[shading]
     return torch.cat([rgb * coverage, coverage], dim=-1), soft.depth
 
 
