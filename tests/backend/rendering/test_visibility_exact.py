@@ -246,6 +246,17 @@ def test_broken_input_leaves_the_rest_as_it_is() -> None:
     assert broken.grad.isfinite().all() and broken.grad[: len(clip)].any() and not broken.grad[len(clip) :].any()
 
 
+def test_depths_that_overflow_are_not_drawn() -> None:
+    # All coordinates are finite, but z/w of one vertex is not: the face ends where its depth leaves float32.
+    clip = torch.tensor([[[-1.0, -1, 0, 1], [1, -1, 0, 1], [0, 0.5, 2.9e38, 0.5]]], requires_grad=True)
+    faces = torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    fragments = rasterize(clip, faces, 64, 64)
+    whole = rasterize(clip * torch.tensor([1.0, 1.0, 0.0, 1.0]), faces, 64, 64).face_id >= 0
+    covered = fragments.face_id >= 0
+    assert covered.any() and (covered <= whole).all() and covered.sum() < whole.sum()
+    assert fragments.depth.isfinite().all() and (fragments.depth < 3e38).all()
+
+
 @pytest.mark.parametrize("vertex_count", [0, 3])
 def test_no_faces_no_vertices_no_views(vertex_count) -> None:
     for views in (0, 2):
