@@ -124,7 +124,7 @@ class FieldStage(Settings, tag="field"):
     """Of the finest level (hash grid) or of the planes; the highest frequency of an MLP's encoding follows from it."""
     samples_per_ray: Annotated[int, Meta(ge=8, le=512)] = 64
     view_dependent: bool = False
-    learning_rate: Schedule = Constant(0.01)
+    learning_rate: Schedule = Linear(0.03, 0.01)
     opacity_entropy: NonNegative = 0.01
     orientation: NonNegative = 0.01
     distortion: NonNegative = 0.0
@@ -144,11 +144,12 @@ class TetrahedraStage(Settings, tag="tetrahedra"):
     """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     resolution: Annotated[int, Meta(ge=8, le=256)] = 32
     """Cells along an edge of the cube [-1, 1]^3."""
-    distance_rate: Schedule = Constant(0.01)
-    color_rate: Schedule = Constant(0.02)
-    sign_changes: NonNegative = 0.0
+    distance_rate: Schedule = Linear(0.05, 0.01)
+    """How far a step can move the surface, in scene units; offsets follow at the same rate."""
+    color_rate: Schedule = Linear(0.1, 0.03)
+    sign_changes: NonNegative = 0.002
     """Weight of the binary cross entropy between the signs across edges (Shen et al. 2021), against floaters and holes inside."""
-    laplacian: NonNegative = 0.0
+    laplacian: NonNegative = 0.03
     supersample: Annotated[int, Meta(ge=1, le=4)] = 2
     target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
     """Vertices of the mesh that the stage hands on."""
