@@ -1,8 +1,8 @@
 """A material whose textures are optimized, for a mesh whose texture coordinates do not change.
 
-Only texels that show the surface are free. What filters read around a chart follows its nearest texel, unless a mask keeps
-it, so charts keep apart whatever the optimizer does. A texel that did not change, and one between charts whose nearest texel did not change,
-come back with their bits.
+Only texels that show the surface are free. What filters read around a chart follows its nearest texel, unless a mask
+keeps it, so charts keep apart whatever the optimizer does. A texel that did not change, and one between charts whose
+nearest texel did not change, come back with their bits.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def unwrap(mesh: MeshData, size: int) -> MeshData:
     """The mesh with texture coordinates for a texture of `size` x `size` texels.
 
     Its own are kept bit for bit if they can be used (see `usable_uvs`). Otherwise xatlas cuts the surface into charts,
-    which lie at least `padding_texels(size)` apart and half as far from the border, all at one scale; less than that only
-    where so many charts do not fit otherwise. Positions, faces and their order stay as they are in any case; vertices at one place count as one. Faces without area get texture
-    coordinates without area. Deterministic.
+    which lie at least `padding_texels(size)` apart and half as far from the border, all at one scale; less than that
+    only where so many charts do not fit otherwise. Positions, faces and their order stay as they are in any case;
+    vertices at one place count as one. Faces without area get texture coordinates without area. Deterministic.
 
     Raises:
         InputError: there is no surface, a coordinate is not finite, an index is out of range, the texture coordinates are

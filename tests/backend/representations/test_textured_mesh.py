@@ -184,6 +184,23 @@ def test_texels_at_the_border_of_the_range_feel_only_the_pull_back_inside() -> N
     assert mesh.textures["base_color"].grad.max() > 0.0
 
 
+def test_texels_beside_the_charts_follow_and_hand_their_gradient_on() -> None:
+    """A uniform pull on all that is shown: each texel of the surface feels itself and those that follow it."""
+    mesh = TexturedMesh(painted(icosphere(1)), SETTINGS)
+    layer = mesh.appearance._layers["base_color"]
+    with torch.no_grad():
+        mesh.textures["base_color"].copy_(0.2 + 0.6 * torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0)))
+    shown = layer.shown()
+    covered = torch.from_numpy(layer._texels.covered)
+    source, distance = (torch.from_numpy(array) for array in layer._texels.nearest)
+    beside = (distance == 1) & ~covered
+    assert torch.equal(shown[beside], mesh.textures["base_color"].view(-1, 3)[source[beside]])
+    weight = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
+    (weight * beside[..., None] * shown).sum().backward()
+    expected = torch.zeros(64 * 64, 3).index_add(0, source[beside], weight[beside])
+    torch.testing.assert_close(mesh.textures["base_color"].grad.view(-1, 3), expected)
+
+
 def test_unusable_texture_coordinates_are_replaced_and_the_picture_moves_along() -> None:
     data = painted(cylinder(24), 256)
     doubled = replace(  # every face twice over the same texels: a stack
