@@ -38,6 +38,8 @@ def normalize_rows(sums: wp.array(dtype=wp.vec3), normals: wp.array(dtype=wp.vec
     length = wp.length(total)
     if length > SMALLEST_NORMAL and wp.isfinite(length):
         normals[vertex] = total / length
+    else:
+        normals[vertex] = wp.vec3(0.0)
 
 
 @wp.kernel(module=module)
@@ -53,6 +55,8 @@ def normalize_rows_backward(
         normal = normals[vertex]
         grad = grad_normals[vertex]
         grad_sums[vertex] = (grad - normal * wp.dot(normal, grad)) / length
+    else:
+        grad_sums[vertex] = wp.vec3(0.0)
 
 
 @wp.kernel(module=module)
