@@ -20,12 +20,14 @@ class Fragments:
             background; differentiable in the clip positions.
         depth: `[N, H, W]`, z/w in [-1, 1], 1 on the background; differentiable.
         w: `[N, H, W]`, distance along the viewing axis, infinite on the background; differentiable.
+        ranges: int32 `[N, 2]`, which part of `faces` each view showed, None for all of them.
     """
 
     face_id: Tensor
     barycentrics: Tensor
     depth: Tensor
     w: Tensor
+    ranges: Tensor | None = None
 
 
 @dataclass(frozen=True)

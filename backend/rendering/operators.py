@@ -56,7 +56,7 @@ def rasterize(clip: Tensor, faces: Tensor, height: int, width: int, *, ranges: T
             "render fewer views."
         )
     checked = None if ranges is None else _check_ranges(ranges, clip.shape[0], faces.shape[0])
-    return Fragments(*implementation.rasterize(clip, faces, height, width, checked))
+    return Fragments(*implementation.rasterize(clip, faces, height, width, checked), ranges)
 
 
 def interpolate(attributes: Tensor, fragments: Fragments, faces: Tensor) -> Tensor:

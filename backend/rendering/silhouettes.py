@@ -31,9 +31,23 @@ def antialias(image: Tensor, fragments: Fragments, clip: Tensor, faces: Tensor, 
             f"The topology refers to {topology.vertex_count} vertices, but there are {clip.shape[1]}; "
             "build it from the same faces."
         )
+    if fragments.ranges is not None:
+        # What a view did not draw has no silhouettes in it; where its faces met others they end.
+        clip = clip.masked_fill(~_vertices_drawn(fragments.ranges, faces, clip.shape[1])[..., None], torch.nan)
     return implementation.antialias(
         image, clip, fragments.face_id, fragments.w.detach(), topology.edges, topology.opposite
     )
+
+
+def _vertices_drawn(ranges: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
+    """Which vertices are corners of the faces that each view drew, bool `[N, V]`."""
+    row = torch.arange(faces.shape[0], device=faces.device)
+    first, count = ranges.long().to(faces.device).unbind(dim=1)
+    drawn = (row >= first[:, None]) & (row < (first + count)[:, None])
+    valid = ((faces >= 0) & (faces < vertex_count)).all(dim=1)
+    corners = faces.long().clamp(0, max(vertex_count - 1, 0)).T.reshape(1, -1).expand(len(ranges), -1)
+    nobody = torch.zeros(len(ranges), vertex_count, dtype=torch.uint8, device=faces.device)
+    return nobody.scatter_reduce(1, corners, (drawn & valid).to(torch.uint8).repeat(1, 3), "amax") > 0
 
 
 def edge_gradient(image: Tensor, fragments: Fragments, clip: Tensor, faces: Tensor) -> Tensor:

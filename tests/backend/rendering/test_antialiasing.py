@@ -140,3 +140,29 @@ def test_vertices_that_are_not_finite_take_their_edges_away() -> None:
     assert bool(result.isfinite().all())
     result.sum().backward()
     assert bool(clip.grad.isfinite().all()) and float(clip.grad[0, :4].abs().max()) > 0
+
+
+def test_several_meshes_in_a_batch_are_antialiased_as_each_by_itself(solids) -> None:
+    """Concatenated vertices and faces, a range for each view; the meshes overlap in space, and one is shown in part."""
+    parts = [solids["sphere"], solids["torus"]]
+    cameras = Cameras.orbit([20.0, 20.0, 20.0], 30.0).clip_matrix()
+    vertices = torch.cat([part.vertices for part in parts])
+    split = len(parts[0].vertices), len(parts[0].faces)
+    faces = torch.cat([parts[0].faces, parts[1].faces + split[0]])
+    ranges = torch.tensor([[0, split[1]], [split[1], len(parts[1].faces)], [split[1], len(parts[1].faces) // 2]])
+
+    def drawn(clip: Tensor, shown: Tensor, ranges: Tensor | None) -> Tensor:
+        fragments = rasterize(clip, shown, 48, 48, ranges=ranges)
+        image = torch.cat([fragments.barycentrics, (fragments.face_id >= 0).float()[..., None]], dim=-1).detach()
+        return antialias(image, fragments, clip, shown, build_topology(shown))
+
+    together = to_clip_space(vertices, cameras).requires_grad_()
+    images = drawn(together, faces, ranges.int())
+    weights = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    (images * weights).sum().backward()
+    for view, (first, count) in enumerate(ranges.tolist()):
+        alone = to_clip_space(vertices, cameras[view : view + 1]).requires_grad_()
+        image = drawn(alone, faces[first : first + count].contiguous(), None)
+        torch.testing.assert_close(images[view], image[0], rtol=0, atol=1e-6)
+        (image[0] * weights[view]).sum().backward()
+        torch.testing.assert_close(together.grad[view], alone.grad[0], rtol=1e-5, atol=1e-5)
