@@ -21,10 +21,12 @@ def shade(
     normals and barycentrics, not to the light.
 
     Raises:
-        InputError: colors or normals have another shape or type.
+        InputError: colors or normals have another shape or type, or are not equally many.
     """
     for name, values in (("colors", colors), ("normals", normals)):
         if values.dim() != 2 or values.shape[1] != 3 or values.dtype != torch.float32:
             raise InputError(f"{name} must be float32 of shape [V, 3], not {values.dtype} {list(values.shape)}.")
+    if len(colors) != len(normals):
+        raise InputError(f"There are {len(colors)} colors and {len(normals)} normals; give one of each for every vertex.")
     args = (colors, normals, fragments.barycentrics, fragments.face_id, faces, light.direction, light.ambient)
     return implementation.shade(*args, shading)

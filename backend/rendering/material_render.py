@@ -166,6 +166,8 @@ def _check(
         raise InputError(f'"{shading}" needs a Light, not {type(light).__name__}; use "material" for it.')
     if (uvs is None) != (uv_faces is None):
         raise InputError("uvs and uv_faces belong together; give both or neither.")
+    if vertices.dim() != 2 or vertices.shape[1] != 3 or vertices.dtype != torch.float32:
+        raise InputError(f"vertices must be float32 of shape [V, 3], not {vertices.dtype} {list(vertices.shape)}.")
     check_faces(faces, vertices.device)
     if uvs is None:
         if material.has_textures():
@@ -188,3 +190,5 @@ def _check_range(uv_faces: Tensor | None, uvs: Tensor | None) -> None:
     lowest, highest = int(uv_faces.min()), int(uv_faces.max())
     if lowest < 0 or highest >= len(uvs):
         raise InputError(f"uv_faces refers to rows {lowest} to {highest} of uvs, which has {len(uvs)}.")
+    if not bool(uvs.isfinite().all()):
+        raise InputError("Some texture coordinates are not numbers; unwrap the mesh anew or leave them out.")

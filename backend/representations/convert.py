@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,8 @@ from backend.errors import InputError
 from backend.rendering.volume import Chords, visibility_weights
 from backend.representations.closest_point import transfer_attributes
 from backend.representations.isosurface import extract_isosurface
+from backend.representations.editable_mesh import face_normals, norm
+from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MeshData
 from backend.representations.remesh import remesh_isotropic
 from backend.representations.repair import make_sound
@@ -106,7 +109,16 @@ def mesh_to_distances(points: np.ndarray, mesh: MeshData, near: float) -> tuple[
     Inside is where the generalized winding number exceeds one half (Jacobson et al. 2013), so small holes and overlaps
     do no harm. Colors within `near` of the surface are those of the closest point on it, further off those of the
     nearest vertex; gray if the mesh has none. Parts thinner than the points' spacing may be lost.
+
+    Raises:
+        InputError: `mesh` is not a mesh (see `check_mesh`) or has no area.
     """
+    check_mesh(mesh)
+    # A face without area encloses nothing and has no barycentrics.
+    proper = norm(face_normals(mesh.positions.astype(np.float64), mesh.faces)) > 0.0
+    if not proper.any():
+        raise InputError("The faces of the mesh have no area: there is no inside to start from; give one with a volume.")
+    mesh = replace(mesh, faces=mesh.faces[proper], uvs=None, uv_faces=None)
     arrays = points.astype(np.float64), mesh.positions.astype(np.float64), mesh.faces.astype(np.int32)
     distance = np.sqrt(gpytoolbox.squared_distance(*arrays, use_cpp=True)[0])
     winding = gpytoolbox.fast_winding_number(*arrays)

@@ -18,6 +18,7 @@ from torch import Tensor
 from backend.rendering.fragments import build_topology
 from backend.representations.large_steps import Preconditioner, unique_edges
 from backend.representations.masks import checked_mask
+from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MeshData
 from backend.representations.mesh_regularizers import MeshRegularizers
 
@@ -33,7 +34,12 @@ class MovingVertices:
         mask: Tensor | np.ndarray | None,
         device: torch.device,
     ) -> None:
-        """`keep_shape`: bends and slivers of the start cost nothing. `mask` [V] in [0, 1]; None frees all vertices."""
+        """`keep_shape`: bends and slivers of the start cost nothing. `mask` [V] in [0, 1]; None frees all vertices.
+
+        Raises:
+            InputError: `data` is not a mesh (see `check_mesh`), or the mask does not fit it.
+        """
+        check_mesh(data)
         # C order, whatever the arrays' layout was: the solver and the kernels take nothing else.
         self.start = torch.tensor(np.ascontiguousarray(data.positions), dtype=torch.float32, device=device)
         self.faces = torch.tensor(np.ascontiguousarray(data.faces), dtype=torch.int32, device=device)

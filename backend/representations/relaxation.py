@@ -21,6 +21,9 @@ SHARPEST = 0.4
 """Length of the mean normal of a vertex's surroundings below which it does not move: at tips and on knife edges, whose two
 sides look along one direction."""
 
+SMALLEST_AREA = 1e-14
+"""Of a face, as a share of the largest one's."""
+
 LEAST_MOVE = 1e-4
 """Smaller moves, in wanted edge lengths, are not made."""
 
@@ -34,11 +37,15 @@ class InputSurface:
     def __init__(self, mesh: MeshData, size: np.ndarray) -> None:
         self.positions = np.ascontiguousarray(mesh.positions, dtype=np.float64)
         self.faces = np.ascontiguousarray(mesh.faces, dtype=np.int32)
-        self.normals = face_normals(self.positions, self.faces)
+        normals = face_normals(self.positions, self.faces)
+        area = norm(normals)
+        # A face without area has no point that its neighbors do not have, and no barycentrics.
+        proper = area > SMALLEST_AREA * area.max()
+        self.faces, self.normals = self.faces[proper], normals[proper]
         self.size = size
         self.colors = np.zeros((len(size), 0)) if mesh.colors is None else mesh.colors.astype(np.float64)
         self.uvs = None if mesh.uvs is None else mesh.uvs.astype(np.float64)
-        self.uv_faces = mesh.uv_faces
+        self.uv_faces = None if mesh.uv_faces is None else mesh.uv_faces[proper]
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The face `[P]` nearest to each of `points` `[P, 3]`, and the barycentrics `[P, 3]` of the nearest point on it."""

@@ -39,7 +39,7 @@ def remesh_isotropic(
     if not area > 0.0:
         return positions, faces
     start = original
-    if len(positions) > 3 * target_vertices:
+    if len(positions) > 3 * target_vertices and len(faces) > 4 * target_vertices:
         points, triangles = fast_simplification.simplify(
             positions.astype(np.float32), faces.astype(np.int32), target_count=4 * target_vertices
         )

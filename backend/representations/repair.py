@@ -42,12 +42,8 @@ def check_and_repair(mesh: MeshData) -> tuple[MeshData, list[str]]:
     check_mesh(mesh)
     positions = np.ascontiguousarray(positions, dtype=np.float32)
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    flat = np.flatnonzero(_is_flat(positions, faces))
-    if len(flat):
-        raise InputError(
-            f"{counted(len(flat), 'face')} of the mesh {'has' if len(flat) == 1 else 'have'} no area (the first is face "
-            f"{flat[0]}); remove them first, in Blender with Mesh > Clean Up > Degenerate Dissolve."
-        )
+    if _is_flat(positions, faces).all():
+        raise InputError("The faces of the mesh have no area: there is nothing to optimize; give one with a surface.")
     colors = None if mesh.colors is None else np.asarray(mesh.colors).clip(0.0, 1.0)
     checked = MeshData(positions, faces, None if colors is None else np.ascontiguousarray(colors, dtype=np.float32))
     return checked, _notes(checked)
@@ -77,11 +73,17 @@ def inverted_share(mesh: MeshData) -> float:
     """The share of a closed mesh's area that is not seen from outside as an outer side: inward-facing or buried.
 
     Just outside a face of a clean solid the winding number is 0, and 1 just inside; outside a buried face it is 1, and
-    outside a face that looks inward it is -1.
+    outside a face that looks inward it is -1. 0 for a mesh without area.
+
+    Raises:
+        InputError: `mesh` is not a mesh (see `check_mesh`).
     """
+    check_mesh(mesh)
     corners = mesh.positions.astype(np.float64)[mesh.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     double_area = np.linalg.norm(normals, axis=1)
+    if not double_area.any():
+        return 0.0
     edge = np.sqrt(double_area.mean())
     outside = corners.mean(axis=1) + normals / np.maximum(double_area, 1e-30)[:, None] * (0.02 * edge)
     inverted = np.abs(_winding_numbers(outside, mesh.positions, mesh.faces)) > 0.5
@@ -99,6 +101,9 @@ def _is_flat(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _notes(mesh: MeshData) -> list[str]:
     notes = []
     facts = soundness(mesh)
+    flat = int(_is_flat(mesh.positions, mesh.faces).sum())
+    if flat:
+        notes.append(f"{counted(flat, 'face')} without area will be kept, but cannot be seen.")
     unused = len(mesh.positions) - len(np.unique(mesh.faces))
     if unused:
         notes.append(f"{counted(unused, 'vertex', 'vertices')} that no face uses will stay where they are.")

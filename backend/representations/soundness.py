@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from backend.representations.mesh_checks import check_mesh
 from backend.representations.mesh_data import MeshData
 
 DUST_VOLUME = 0.01
@@ -40,10 +41,15 @@ class Soundness:
 
 
 def soundness(mesh: MeshData) -> Soundness:
-    """Measure positions [V, 3] and faces [F, 3]. A mesh without faces is not watertight and has nothing else either."""
-    faces = mesh.faces.astype(np.int64)
-    if len(faces) == 0:
+    """Measure positions [V, 3] and faces [F, 3]. A mesh without faces is not watertight and has nothing else either.
+
+    Raises:
+        InputError: `mesh` is not a mesh (see `check_mesh`).
+    """
+    if len(mesh.faces) == 0:
         return Soundness(False, False, False, 0, 0, 0.0)
+    check_mesh(mesh)
+    faces = mesh.faces.astype(np.int64)
     used, corners = np.unique(faces, return_inverse=True)
     faces = corners.reshape(-1, 3)
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])

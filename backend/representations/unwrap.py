@@ -8,6 +8,7 @@ import numpy as np
 import xatlas
 
 from backend.errors import InputError
+from backend.representations.mesh_checks import check_colors, check_numbers, check_shapes
 from backend.representations.mesh_data import MeshData
 from backend.representations.surface_pieces import one_sided_pieces
 from backend.representations.texel_map import rasterize_uvs
@@ -165,10 +166,9 @@ def _check_surface(mesh: MeshData) -> None:
     positions, faces = mesh.positions, mesh.faces
     if len(positions) == 0 or len(faces) == 0:
         raise InputError(f"A mesh of {len(positions)} vertices and {len(faces)} faces has nothing to unwrap.")
-    if not np.isfinite(positions).all():
-        raise InputError("The mesh has coordinates that are not numbers; repair or remove those vertices first.")
-    if faces.min() < 0 or faces.max() >= len(positions):
-        raise InputError(f"A face names a vertex that does not exist ({len(positions)} do); export the mesh again.")
+    check_shapes(positions, faces)
+    check_numbers(positions, faces)
+    check_colors(mesh.colors, len(positions))
 
 
 def _areas(mesh: MeshData) -> np.ndarray:
