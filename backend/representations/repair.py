@@ -55,7 +55,11 @@ def make_sound(mesh: MeshData) -> MeshData:
     A surface that is not manifold, or folds through itself so that some of it faces inward, is rebuilt as the boundary
     of where its generalized winding number exceeds one half (Jacobson et al. 2013), with as many vertices as before and
     its colors carried over. Deterministic.
+
+    Raises:
+        InputError: `mesh` is not a mesh (see `check_mesh`).
     """
+    check_mesh(mesh)
     kept, faces = drop_dust(mesh.positions, mesh.faces)
     candidate = MeshData(mesh.positions[kept], faces, None if mesh.colors is None else mesh.colors[kept])
     if soundness(candidate).sound and inverted_share(candidate) <= MAX_INVERTED:
@@ -123,6 +127,9 @@ def _notes(mesh: MeshData) -> list[str]:
 
 def _rebuild(mesh: MeshData) -> tuple[np.ndarray, np.ndarray] | None:
     """The boundary of {winding number > 1/2} with about as many vertices; None if nothing is inside."""
+    proper = mesh.faces[~_is_flat(mesh.positions, mesh.faces)]  # the others enclose nothing and have no barycentrics
+    if len(proper) == 0:
+        return None
     low, high = mesh.positions.min(axis=0).astype(np.float64), mesh.positions.max(axis=0).astype(np.float64)
     voxel = float((high - low).max()) / (REBUILD_RESOLUTION - 5)
     shape = np.ceil((high - low) / voxel).astype(int) + 5
@@ -143,7 +150,7 @@ def _rebuild(mesh: MeshData) -> tuple[np.ndarray, np.ndarray] | None:
         near[tuple(behind)] |= changes
     distance = np.full(shape, voxel)
     squared = gpytoolbox.squared_distance(
-        grid[near], mesh.positions.astype(np.float64), mesh.faces.astype(np.int32), use_cpp=True
+        grid[near], mesh.positions.astype(np.float64), proper.astype(np.int32), use_cpp=True
     )[0]
     distance[near] = np.clip(np.sqrt(squared), 1e-3 * voxel, voxel)
     field = np.where(inside, distance, -distance).astype(np.float32)
