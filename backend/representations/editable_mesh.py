@@ -100,7 +100,6 @@ def editable(mesh: MeshData, size: np.ndarray, locked: np.ndarray) -> EditableMe
     if mesh.uvs is not None and mesh.uv_faces is not None:
         uvs, uv_faces = _rows_of_their_own(mesh.uvs.astype(np.float64), mesh.uv_faces, faces)
         pinned[edges.ends[seams(edges, uv_faces)].reshape(-1)] = True
-        pinned |= has_several_rows(faces, uv_faces, count)
     return EditableMesh(
         positions=mesh.positions.astype(np.float64),
         faces=faces,
@@ -131,16 +130,6 @@ def seams(edges: SurfaceEdges, uv_faces: np.ndarray | None) -> np.ndarray:
         start, end = uv_faces.reshape(-1), uv_faces[:, [1, 2, 0]].reshape(-1)
         seam[edges.regular] = (start[there] != end[back]) | (end[there] != start[back])
     return seam
-
-
-def has_several_rows(faces: np.ndarray, uv_faces: np.ndarray, vertex_count: int) -> np.ndarray:
-    """Vertices `[V]` bool whose corners do not all have one row of texture coordinates."""
-    corner_vertex, corner_row = faces.reshape(-1), uv_faces.reshape(-1)
-    low = np.full(vertex_count, np.iinfo(np.int64).max)
-    high = np.full(vertex_count, -1)
-    np.minimum.at(low, corner_vertex, corner_row)
-    np.maximum.at(high, corner_vertex, corner_row)
-    return low < high
 
 
 def used_vertices(faces: np.ndarray, vertex_count: int) -> np.ndarray:

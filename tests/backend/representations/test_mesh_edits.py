@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from backend.representations import mesh_edits
 from backend.representations.editable_mesh import EditableMesh, editable
 from backend.representations.mesh_collapse import collapse_edges
 from backend.representations.mesh_data import MeshData
@@ -104,6 +105,18 @@ def test_a_neck_is_not_pinched_off():
     neck = np.flatnonzero(((edges.ends >= 3) & (edges.ends < 6)).all(axis=1))
     assert len(neck) == 3
     assert collapse_edges(work, edges, neck)[0] == 0
+
+
+def test_an_edge_that_exists_already_is_not_made_again(monkeypatch):
+    """On the torus of seven vertices each is everybody's neighbor: with flatness out of the way, no edge can be flipped."""
+    monkeypatch.setattr(mesh_edits, "_flips_flat", lambda *given: np.ones(len(given[1]), dtype=bool))
+    faces = [[(i + k) % 7 for k in shift] for i in range(7) for shift in ((0, 1, 3), (0, 3, 2))]
+    mesh = MeshData(np.random.default_rng(0).normal(size=(7, 3)).astype("f4"), np.array(faces, dtype="i4"))
+    assert is_closed_manifold(mesh.faces) and euler_number(mesh.faces) == 0
+    work = under_edit(mesh)
+    edges = work.edges()
+    assert len(edges.ends) == 21
+    assert flip_edges(work, edges, np.arange(21)) == 0
 
 
 def test_many_edits_at_once_are_as_safe_as_one():
