@@ -31,19 +31,32 @@ def remesh_isotropic(
     Raises:
         InputError: this is no mesh (see `check_mesh`), or fewer than four vertices are wanted.
     """
-    original = MeshData(positions, faces)
-    check_mesh(original)
+    check_mesh(MeshData(positions, faces))
     if target_vertices < 4:
         raise InputError(f"A mesh of {target_vertices} vertices was asked for; ask for at least 4.")
+    original = MeshData(positions.astype(np.float32, copy=False), faces.astype(np.int32, copy=False))
     area = 0.5 * norm(face_normals(positions.astype(np.float64), faces)).sum()
     if not area > 0.0:
-        return positions, faces
-    start = original
-    if len(positions) > 3 * target_vertices and len(faces) > 4 * target_vertices:
-        points, triangles = fast_simplification.simplify(
-            positions.astype(np.float32), faces.astype(np.int32), target_count=4 * target_vertices
-        )
-        start = _if_equivalent(MeshData(points, triangles.astype(np.int32)), original)
+        return original.positions, original.faces
+    simplified = _simplified(original, target_vertices)
+    result = _to_number(simplified, area, target_vertices)
+    if result is simplified and simplified is not original:
+        # The long triangles of a simplified surface can fold where the many of the original do not.
+        whole = _to_number(original, area, target_vertices)
+        result = simplified if whole is original else whole
+    return result.positions, result.faces
+
+
+def _simplified(mesh: MeshData, target_vertices: int) -> MeshData:
+    """With twice the wanted vertices, if there are far more than wanted and nothing is lost by it."""
+    if len(mesh.positions) <= 3 * target_vertices or len(mesh.faces) <= 4 * target_vertices:
+        return mesh
+    points, triangles = fast_simplification.simplify(mesh.positions, mesh.faces, target_count=4 * target_vertices)
+    return _if_equivalent(MeshData(points.astype(np.float32), triangles.astype(np.int32)), mesh)
+
+
+def _to_number(start: MeshData, area: float, target_vertices: int) -> MeshData:
+    """`start` with edges of one length, in at most ATTEMPTS to meet the number of vertices; itself if none is as sound."""
     # A closed surface of V vertices has 2 V faces; an equilateral triangle of edge h has the area sqrt(3)/4 h^2.
     edge_length = float(np.sqrt(area / (2 * target_vertices) * 4.0 / np.sqrt(3.0)))
     best = start
@@ -55,8 +68,7 @@ def remesh_isotropic(
         if abs(share - 1.0) <= ACCURACY:
             break
         edge_length *= float(np.sqrt(share))
-    result = _if_equivalent(best, start)
-    return (positions, faces) if result is original else (result.positions, result.faces)
+    return _if_equivalent(best, start)
 
 
 def _if_equivalent(candidate: MeshData, original: MeshData) -> MeshData:

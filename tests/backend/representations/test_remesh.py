@@ -7,6 +7,7 @@ import pytest
 
 from backend.errors import InputError
 from backend.representations import remesh
+from backend.representations.adaptive_remesh import remesh_adaptive
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import cube, icosphere
 from backend.representations.remesh import remesh_isotropic
@@ -62,3 +63,32 @@ def test_no_surface_and_no_number_of_vertices():
         remesh_isotropic(ball.positions, ball.faces, 0)
     with pytest.raises(InputError, match="not numbers"):
         remesh_isotropic(ball.positions * np.nan, ball.faces, 100)
+
+
+def folded(mesh: MeshData, edge_length: float) -> MeshData:
+    """As good as `mesh`, but one vertex is pulled through the other side."""
+    positions = mesh.positions.copy()
+    positions[0] = -1.5 * positions[0]
+    return MeshData(positions, mesh.faces)
+
+
+def test_what_folds_after_simplification_is_remeshed_from_the_whole_surface(monkeypatch) -> None:
+    ball = icosphere(4)
+    positions, faces = ball.positions, ball.faces
+    asked = []
+
+    def sometimes(mesh: MeshData, edge_length: float) -> MeshData:
+        asked.append(len(mesh.positions))
+        return remesh_adaptive(mesh, edge_length) if len(mesh.positions) == len(positions) else folded(mesh, edge_length)
+
+    monkeypatch.setattr(remesh, "remesh_adaptive", sometimes)
+    points, triangles = remesh.remesh_isotropic(positions, faces, 400)
+    assert asked[0] < len(positions) and asked[-1] == len(positions)
+    assert abs(len(points) - 400) < 40 and crossings(points, triangles) == set()
+
+    monkeypatch.setattr(remesh, "remesh_adaptive", folded)
+    points, triangles = remesh.remesh_isotropic(positions, faces, 400)
+    assert len(points) < 1000 and crossings(points, triangles) == set()
+    assert (points.dtype, triangles.dtype) == (np.float32, np.int32)
+    same, _ = remesh.remesh_isotropic(positions, faces, 2000)
+    assert same is positions, "nothing to simplify and nothing sound: the very same arrays come back"
