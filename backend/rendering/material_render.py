@@ -15,8 +15,8 @@ from backend.rendering.lighting import Light, headlight
 from backend.rendering.material import Material, bend_normals, tangent_corners, vertex_tangents
 from backend.rendering.metal_rough import Illumination, shade_material
 from backend.rendering.operators import check_faces, interpolate, rasterize, screen_derivatives, vertex_normals
-from backend.rendering.render import Rendered, ViewCameras, _average_down, _nearest_down, to_clip_space
-from backend.rendering.silhouettes import antialias
+from backend.rendering.render import Rendered, ViewCameras, average_down, nearest_down, to_clip_space
+from backend.rendering.silhouettes import antialias, edge_gradient
 from backend.rendering.texturing import texture
 
 MaterialShading = Literal["material", "lit", "albedo", "textureless", "normal"]
@@ -37,6 +37,7 @@ def render_material(
     tangent_groups: Tensor | None = None,
     supersample: int = 1,
     highest_level: int | None = None,
+    silhouettes: Literal["edge-driven", "edge-gradient"] = "edge-driven",
 ) -> Rendered:
     """Differentiable images of a mesh with a material in all `cameras`.
 
@@ -57,10 +58,14 @@ def render_material(
         supersample: images are rendered at `supersample * resolution` and averaged down.
         highest_level: look textures up trilinearly, in no smaller mip map of the base color than this (and in none of
             fewer texels in the others); `highest_safe_level` keeps charts apart. Bilinearly if it is not given.
+        silhouettes: how they become differentiable, see `render_mesh`.
 
     Raises:
-        InputError: shapes or types do not fit, the shading is unknown, or the light is not of a kind that it can use.
+        InputError: shapes or types do not fit, the shading or the kind of silhouettes is unknown, or the light is not of
+            a kind that it can use.
     """
+    if silhouettes not in ("edge-driven", "edge-gradient"):
+        raise InputError(f'silhouettes is "{silhouettes}"; with a material use "edge-driven" or "edge-gradient".')
     light = headlight(cameras) if illumination is None else illumination
     _check(vertices, faces, uvs, uv_faces, material, light, shading)
     if highest_level is not None and highest_level < 0:
@@ -96,9 +101,13 @@ def render_material(
             rgb = to_display(radiance)
         else:
             rgb = _plain(look_up, material, torch.nn.functional.normalize(normal, dim=-1), covered, light, shading)
-    image = antialias(torch.cat([rgb, covered], dim=-1), fragments, clip, faces, topology)
-    image = _average_down(image, supersample)
-    return Rendered(image[..., :3], image[..., 3:], _nearest_down(fragments.w.detach(), supersample))
+    image = torch.cat([rgb, covered], dim=-1)
+    if silhouettes == "edge-gradient":
+        image = edge_gradient(image, fragments, clip, faces)
+    else:
+        image = antialias(image, fragments, clip, faces, topology)
+    image = average_down(image, supersample)
+    return Rendered(image[..., :3], image[..., 3:], nearest_down(fragments.w.detach(), supersample))
 
 
 class _Lookup:

@@ -116,8 +116,8 @@ def render_mesh(
         else:
             topology = build_topology(faces) if topology is None else topology
             image = antialias(image, fragments, clip, faces, topology)
-    image = _average_down(image, supersample)
-    return Rendered(image[..., :3], image[..., 3:], _nearest_down(depth.detach(), supersample))
+    image = average_down(image, supersample)
+    return Rendered(image[..., :3], image[..., 3:], nearest_down(depth.detach(), supersample))
 
 
 def _soft_image(
@@ -149,7 +149,7 @@ def to_clip_space(vertices: Tensor, clip_matrix: Tensor) -> Tensor:
     return vertices @ clip_matrix[:, :, :3].transpose(1, 2) + clip_matrix[:, None, :, 3]
 
 
-def _average_down(image: Tensor, factor: int) -> Tensor:
+def average_down(image: Tensor, factor: int) -> Tensor:
     """`[N, H, W, C]` averaged over blocks of `factor` x `factor` pixels."""
     if factor == 1:
         return image
@@ -157,7 +157,7 @@ def _average_down(image: Tensor, factor: int) -> Tensor:
     return pooled.permute(0, 2, 3, 1)
 
 
-def _nearest_down(depth: Tensor, factor: int) -> Tensor:
+def nearest_down(depth: Tensor, factor: int) -> Tensor:
     """`[N, H, W]` depth, the nearest of each block of `factor` x `factor` pixels."""
     if factor == 1:
         return depth

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backend.errors import InputError
 from backend.rendering.lighting import Light
 from backend.rendering.material_render import MaterialShading, render_material
 from backend.rendering.metal_rough import Illumination
@@ -57,6 +58,8 @@ class TexturedMesh:
             InputError: `data` is not a mesh (see `check_mesh`), it cannot be unwrapped (see `unwrap`), or a mask does not fit.
         """
         check_mesh(data)
+        if settings.silhouettes == "soft":
+            raise InputError('A texture cannot be painted with "soft" silhouettes; use "edge-driven" or "edge-gradient".')
         self.settings = settings
         self.locked = settings.remesh_every == 0
         self._device = torch.device(device)
@@ -107,6 +110,7 @@ class TexturedMesh:
             shading=shading,
             topology=self.surface.topology,
             supersample=self.settings.supersample,
+            silhouettes=self.settings.silhouettes,
             highest_level=self.appearance.highest_level,
         )
 

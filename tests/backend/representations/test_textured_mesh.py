@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace as replace_settings
 
 from backend.cameras import Cameras
 from backend.errors import InputError
@@ -256,3 +257,16 @@ def test_meshes_that_cannot_carry_a_texture_are_refused() -> None:
         with pytest.raises(InputError):
             TexturedMesh(data, SETTINGS)
     assert not TexturedMesh(painted(cube(2)), SETTINGS).remesh(100)
+
+
+def test_silhouettes_are_those_of_the_settings() -> None:
+    start, cameras = painted(icosphere(1)), Cameras.orbit([30.0], 20.0)
+    hard = TexturedMesh(start, replace_settings(SETTINGS, silhouettes="edge-gradient"))
+    image = hard.render(cameras, 16, None, "albedo")
+    assert set(image.alpha.unique().tolist()) == {0.0, 1.0}, "values stay hard"
+    (image.alpha[..., 0] * torch.linspace(-1.0, 1.0, 16)).sum().backward()
+    assert hard.displacement.grad.abs().max() > 0.01, "and still move the outline"
+    blended = TexturedMesh(start, SETTINGS).render(cameras, 16, None, "albedo")
+    assert len(blended.alpha.unique()) > 10
+    with pytest.raises(InputError, match='"soft" silhouettes'):
+        TexturedMesh(start, replace_settings(SETTINGS, silhouettes="soft"))
