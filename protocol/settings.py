@@ -89,8 +89,8 @@ class GuidanceSettings(Settings):
     weighting: Literal["dreamfusion", "uniform", "fantasia3d", "x0"] = "x0"
 
 
-class GridStage(Settings, tag="grid"):
-    """Optimize a coarse density and color grid, then turn its surface into a mesh for the stages that follow."""
+class StageSettings(Settings):
+    """What every stage has: how long it is, what it looks at and how the prior is asked."""
 
     steps: Count
     cameras: CameraSettings = CameraSettings()
@@ -98,6 +98,13 @@ class GridStage(Settings, tag="grid"):
     guidance: GuidanceSettings = GuidanceSettings()
     render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
+    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
+    """Vertices of the mesh that the stage hands on, if it makes a topology of its own."""
+
+
+class GridStage(StageSettings, tag="grid"):
+    """Optimize a coarse density and color grid, then turn its surface into a mesh for the stages that follow."""
+
     resolution: Annotated[int, Meta(ge=8, le=256)] = 32
     samples_per_ray: Annotated[int, Meta(ge=8, le=512)] = 48
     learning_rate: Schedule = Constant(0.05)
@@ -106,19 +113,11 @@ class GridStage(Settings, tag="grid"):
     opacity_entropy: NonNegative = 0.01
     total_variation: NonNegative = 0.01
     sparsity: NonNegative = 0.0
-    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
-    """Vertices of the mesh that the stage hands on."""
 
 
-class FieldStage(Settings, tag="field"):
+class FieldStage(StageSettings, tag="field"):
     """Optimize a radiance field by ray marching, then turn its surface into a mesh for the stages that follow."""
 
-    steps: Count
-    cameras: CameraSettings = CameraSettings()
-    light: LightSettings = LightSettings()
-    guidance: GuidanceSettings = GuidanceSettings()
-    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
-    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     encoding: Literal["hash grid", "tri-plane", "mlp"] = "hash grid"
     resolution: Annotated[int, Meta(ge=16, le=4096)] = 128
     """Of the finest level (hash grid) or of the planes; the highest frequency of an MLP's encoding follows from it."""
@@ -129,19 +128,11 @@ class FieldStage(Settings, tag="field"):
     orientation: NonNegative = 0.01
     distortion: NonNegative = 0.0
     sparsity: NonNegative = 0.0
-    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
-    """Vertices of the mesh that the stage hands on."""
 
 
-class TetrahedraStage(Settings, tag="tetrahedra"):
+class TetrahedraStage(StageSettings, tag="tetrahedra"):
     """Optimize signed distances and offsets of a tetrahedral grid through its differentiable surface and the rasterizer."""
 
-    steps: Count
-    cameras: CameraSettings = CameraSettings()
-    light: LightSettings = LightSettings()
-    guidance: GuidanceSettings = GuidanceSettings()
-    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
-    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     resolution: Annotated[int, Meta(ge=8, le=256)] = 32
     """Cells along an edge of the cube [-1, 1]^3."""
     distance_rate: Schedule = Linear(0.05, 0.01)
@@ -151,19 +142,11 @@ class TetrahedraStage(Settings, tag="tetrahedra"):
     """Weight of the binary cross entropy between the signs across edges (Shen et al. 2021), against floaters and holes inside."""
     laplacian: NonNegative = 0.03
     supersample: Annotated[int, Meta(ge=1, le=4)] = 2
-    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
-    """Vertices of the mesh that the stage hands on."""
 
 
-class MeshStage(Settings, tag="mesh"):
+class MeshStage(StageSettings, tag="mesh"):
     """Optimize vertex positions and colors, or a texture, of a triangle mesh through the rasterizer."""
 
-    steps: Count
-    cameras: CameraSettings = CameraSettings()
-    light: LightSettings = LightSettings()
-    guidance: GuidanceSettings = GuidanceSettings()
-    render_size: Annotated[int, Meta(ge=0, le=4096)] = 0
-    """Side of the renders in pixels; 0 takes the prior's own. The prior resizes what it is shown."""
     position_rate: Schedule = Constant(0.01)
     color_rate: Schedule = Constant(0.02)
     smoothing: NonNegative = 10.0
@@ -180,7 +163,6 @@ class MeshStage(Settings, tag="mesh"):
     texture_rate: Schedule = Constant(0.02)
     silhouettes: Literal["edge-driven", "edge-gradient", "soft"] = "edge-driven"
     """How the gradient finds silhouettes: analytic antialiasing, rasterized edge gradients, or soft rasterization."""
-    target_vertices: Annotated[int, Meta(ge=50, le=2_000_000)] = 2500
 
 
 Stage = GridStage | FieldStage | TetrahedraStage | MeshStage
