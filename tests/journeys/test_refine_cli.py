@@ -94,7 +94,7 @@ def write_bad_mesh(kind: str, path: Path) -> None:
     triangle = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
     content = {
         "nan": "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
-        "flat": triangle + "v 2 0 0\nf 1 2 3\nf 1 2 4\n",
+        "flat": triangle + "v 2 0 0\nv 3 0 0\nf 1 2 4\nf 1 4 5\n",
         "no faces": triangle,
         "empty": "",
         "not a mesh": "dear diary,\n",

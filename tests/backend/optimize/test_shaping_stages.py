@@ -115,7 +115,7 @@ def test_rates_go_where_they_belong_and_a_mesh_is_what_it_begins_with() -> None:
 
 def test_tetrahedra_take_the_colors_that_the_prior_wants(prior: GaussianMixturePrior, tmp_path: Path) -> None:
     """Red in the middle of views of the test's own. The rim is no measure: there each view wants what others forbid."""
-    stage = msgspec.structs.replace(TETRAHEDRA, steps=60, sign_changes=0.0, color_rate=Constant(0.1))
+    stage = msgspec.structs.replace(TETRAHEDRA, steps=60, sign_changes=0.0, distance_rate=Constant(0.01), color_rate=Constant(0.1))
     quiet = settings(stage, stages=(stage,), checkpoint_seconds=1e6, preview_seconds=1e6)
     mesh = finished(run_job(quiet, None, prior, tmp_path))
     assert soundness(mesh).sound

@@ -127,7 +127,7 @@ def test_udim_tiles_are_refused_and_named() -> None:
         ({"faces": np.zeros((0, 3), np.int32), "uv_faces": np.zeros((0, 3), np.int32)}, "nothing to unwrap"),
         ({"positions": np.full((35, 3), np.nan, np.float32)}, "not numbers"),
         ({"positions": np.zeros((35, 3), np.float32), "uvs": None, "uv_faces": None}, "No face of the mesh has an area"),
-        ({"faces": grid().faces + 7}, "does not exist"),
+        ({"faces": grid().faces + 7}, "names vertex .*, but the mesh has vertices 0 to 34"),
         ({"uv_faces": grid().uv_faces + 7}, "do not exist"),
         ({"uv_faces": grid().uv_faces[:-1]}, "one row of indices a face"),
     ],
