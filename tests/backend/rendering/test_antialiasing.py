@@ -129,7 +129,7 @@ def test_edges_that_cross_the_near_plane(seed) -> None:
     place = clip.requires_grad_()
     result = kernels.antialias(image.float(), place, face_id, w.float(), topology.edges, topology.opposite)
     (actual,) = torch.autograd.grad((result * weight).sum(), place)
-    torch.testing.assert_close(actual.double(), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    torch.testing.assert_close(actual.double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
 def test_vertices_that_are_not_finite_take_their_edges_away() -> None:

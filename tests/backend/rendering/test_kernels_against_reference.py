@@ -26,7 +26,7 @@ def gradients(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor]
     return list(torch.autograd.grad(total, inputs))
 
 
-def assert_near(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
+def assert_near(actual: Tensor, expected: Tensor, relative: float = 1e-5) -> None:
     """Equal within `relative` of the largest expected number: sums of many terms of mixed sign have no better scale."""
     scale = float(expected.detach().abs().max())
     assert scale > 0.0
@@ -172,7 +172,7 @@ def test_shade(solids, shading) -> None:
         results.append([image, *(torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads))])
     for actual, expected in zip(*results):
         torch.testing.assert_close(
-            actual, expected, atol=1e-4 * max(1.0, float(expected.detach().abs().max())), rtol=0.0
+            actual, expected, atol=1e-5 * max(1.0, float(expected.detach().abs().max())), rtol=0.0
         )
     assert results[0][3].abs().max() > 0
 
@@ -217,7 +217,7 @@ def test_antialias_on_intersecting_triangles(triangle_soup) -> None:
     smooth = [
         room.antialias(image, clip, face_id, w, topology.edges, topology.opposite) for room in (kernels, reference)
     ]
-    torch.testing.assert_close(smooth[0], smooth[1], atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(smooth[0], smooth[1], atol=1e-5, rtol=0.0)
 
 
 def test_a_render_is_the_same_where_warp_has_no_build(solids, monkeypatch) -> None:
