@@ -113,7 +113,7 @@ def _notes(mesh: MeshData) -> list[str]:
         notes.append(f"{counted(unused, 'vertex', 'vertices')} that no face uses will stay where they are.")
     twins = len(mesh.positions) - len(np.unique(mesh.positions, axis=0))
     if twins:
-        notes.append(f"{counted(twins, 'vertex', 'vertices')} lie exactly on others; unless joined, a gap can open there.")
+        notes.append(f"{counted(twins, 'vertex', 'vertices')} lie exactly on others and move together with them.")
     if not facts.manifold:
         notes.append("Some edges or vertices join more faces than a surface can (not manifold); shading may be odd there.")
     if not facts.watertight:
