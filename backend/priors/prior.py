@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -81,6 +81,28 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.cameras)
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceView:
+    """A picture of the object: `image` [H, W, 4], straight RGBA in [0, 1], and from where it was taken (degrees)."""
+
+    image: Tensor
+    azimuth: float = 0.0
+    elevation: float = 0.0
+
+
+@runtime_checkable
+class PictureConditioned(Protocol):
+    """A prior that can be shown pictures of the object beside the text."""
+
+    def with_references(self, references: Sequence[ReferenceView]) -> Prior:
+        """This prior, bound to `references` (at least one); all weights are shared with the prior that was asked.
+
+        Raises:
+            InputError: a picture cannot be used, or there are more of them than the model can look at.
+        """
+        ...
 
 
 class Prior(Protocol):
