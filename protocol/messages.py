@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from .losses import ReferenceSettings, RegionSettings
 from .settings import Fraction
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 HexId = Annotated[str, Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}\Z")]
 """128 random bits, as jobs, sessions and service instances are named."""
@@ -36,7 +37,7 @@ JobState = Literal["queued", "running", "paused", "finished", "failed", "cancell
 ErrorCode = Literal[
     "version",  # the other side speaks another protocol version
     "invalid",  # not a message; a value, a text, a list or a mesh out of bounds; something said before Hello
-    "too_large",  # a header beyond the limit, or more than three buffers
+    "too_large",  # a header beyond the limit, or more buffers than any message has
     "unknown_job",  # there is no job of that id
     "conflict",  # that cannot be done to the job as it stands, or there is no room for more
     "input",  # the prompt, the mesh or the settings cannot be used
@@ -186,6 +187,29 @@ class Pong(Message):
     last_events: dict[HexId, EventNumber] = {}
 
 
+class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job tells about itself beside its numbers; shares add up to 1, histograms are counts over the job so far."""
+
+    step: Count
+    """When it was taken."""
+    loss_shares: Annotated[dict[Name, Fraction], Meta(max_length=64)]
+    """Of each loss in the sum of their absolute values."""
+    gradient_shares: Annotated[dict[Name, Fraction], Meta(max_length=64)]
+    """Of each loss in the sum of the norms of their gradients on what is optimized."""
+    update_norms: Annotated[dict[Name, float], Meta(max_length=16)]
+    """Root mean square of the last update of each parameter group."""
+    azimuths: Annotated[tuple[Count, ...], Meta(min_length=12, max_length=12)]
+    """Views by slices of 30 degrees, the first from 0 to 30."""
+    azimuth_uniformity: Fraction
+    """p-value of a chi-squared test that they are uniform."""
+    timesteps: Annotated[tuple[Count, ...], Meta(min_length=10, max_length=10)]
+    """By tenths of the schedule."""
+    saturation: Fraction
+    """Share of the object's pixels with a color channel at its limit."""
+    janus: Fraction | None
+    """Share of views whose azimuth is read wrong by more than 45 degrees; None where nothing can read it."""
+
+
 class Progress(Message):
     """Newest wins: sent to watchers a few times a second, never stored, dropped for a client that does not keep up."""
 
@@ -201,6 +225,7 @@ class Progress(Message):
     step_seconds: Annotated[float, Meta(ge=0)]
     memory_megabytes: Annotated[float, Meta(ge=0)]
     numbers: Annotated[dict[Name, float], Meta(max_length=64)] = {}
+    diagnosis: Diagnosis | None = None
 
 
 # ---- what has happened to a job: numbered from 1, stored, sent again on demand
@@ -286,32 +311,49 @@ class MeshHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     colors: bool
 
 
+class PictureHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reference picture's frames, in this order: pixels [height, width, 4] u8, straight RGBA, row 0 on top; depth
+    [height, width] float32 if `depth`, larger is farther, NaN unknown; normals [height, width, 3] float32 if `normals`, in
+    camera axes (right, up, toward the camera)."""
+
+    width: Annotated[int, Meta(ge=16, le=2048)]
+    height: Annotated[int, Meta(ge=16, le=2048)]
+    depth: bool = False
+    normals: bool = False
+
+
 class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to make. A recipe turns it into the full settings tree (settings.py) on the service's side."""
 
     command: Literal["generate", "refine"]
-    prompt: Annotated[str, Meta(min_length=1, max_length=1000)]
+    prompt: Words
+    """May be empty only with a reference picture."""
     negative_prompt: Words = ""
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     steps: Steps | None = None
     """Over all stages; None takes the recipe's."""
     strength: Fraction = 0.5
-    """How freely vertices may move: 0 leaves them where they are bit for bit, 0.5 is the recipe's own pace, 1 twice that."""
+    """How far a mesh may change: 0 returns it bit for bit, up to 0.2 only its colors change, 1 is free."""
     recipe: Name | None = None
     """One of Welcome's; None takes the recipe that is named like the command."""
     prior: Name = "toybox"
     """One of Welcome's."""
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    references: Annotated[tuple[ReferenceSettings, ...], Meta(max_length=4)] = ()
+    regions: Annotated[tuple[RegionSettings, ...], Meta(max_length=8)] = ()
 
 
 class Submit(Message):
-    """Client to service, with the mesh's frames for refine. The client draws the job's id, so that sending the same
+    """Client to service, with the frames of the mesh for refine, then those of each picture, then one mask [vertices] float32
+    in [0, 1] for each region: 0 keeps a vertex's bits, 1 frees it, between is a soft border. The client draws the job's id, so that sending the same
     submission again (after a lost connection) makes no second job; another one under the same id is refused."""
 
     request: Request
     job: HexId
     job_request: JobRequest
     mesh: MeshHeader | None = None
+    pictures: Annotated[tuple[PictureHeader, ...], Meta(max_length=4)] = ()
+    """One for each of the request's references."""
 
 
 class Accepted(Message):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from .losses import AnchorSettings, FeatureSettings, LossSettings, ReferenceSettings, RegionSettings
 from .methods import (
     Csd,
     Ism,
@@ -137,6 +138,7 @@ class StageSettings(Settings):
     patience: Fraction = 0.0
     """Share of the stage without any fall of the prior's error after which it ends early; 0 never."""
     selection: Selection = Selection()
+    losses: LossSettings = LossSettings()
 
 
 class GridStage(StageSettings, tag="grid"):
@@ -234,7 +236,8 @@ class LoadingSettings(Settings):
 class JobSettings(Settings):
     """One job, complete: with the initial mesh, if any, this determines the result."""
 
-    prompt: Prompt
+    prompt: Annotated[str, Meta(max_length=1000)]
+    """May be empty only where a reference picture says what to make."""
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=16)]
     negative_prompt: Annotated[str, Meta(max_length=1000)] = ""
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
@@ -243,8 +246,17 @@ class JobSettings(Settings):
     recipe: Annotated[str, Meta(min_length=1, max_length=200)] = "generate"
     start: StartShape = StartShape()
     strength: Fraction = 0.5
-    """How freely mesh stages move vertices: 0 leaves them where they are bit for bit, 0.5 is the recipe's own pace, 1 twice that."""
+    """How far a start mesh may change: 0 returns it bit for bit, up to 0.2 only its colors change, from there its shape as well,
+    held to silhouette and curvature of the start, 1 is free. It means nothing without a start mesh."""
+    anchors: AnchorSettings = AnchorSettings()
+    references: Annotated[tuple[ReferenceSettings, ...], Meta(max_length=4)] = ()
+    regions: Annotated[tuple[RegionSettings, ...], Meta(max_length=8)] = ()
+    features: FeatureSettings = FeatureSettings()
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     """CPU threads of the numerical libraries; part of the tree because sums depend on it."""
     checkpoint_seconds: Positive = 5.0
     preview_seconds: Positive = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip() and not self.references:
+            raise ValueError("the prompt is empty; say what to make in words, or give a reference picture")

@@ -44,7 +44,7 @@ def time_step(running, resolution: int, generator, device) -> dict[str, float]:
     laps.done("views and light")
     rendered = running.representation.render(cameras, resolution, light)
     laps.done("render")
-    penalty, _ = running.penalty(0.5)
+    penalty = sum(running.regularizers(0.5).values())
     laps.done("regularizers")
     for optimizer in running.optimizers:
         optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ import torch
 
 from backend.errors import InputError
 from backend.optimize.control import Aim
-from backend.representations.mesh_data import MeshData
+from backend.optimize.inputs import Inputs
 from protocol.settings import JobSettings
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,25 @@ class Checkpoint:
     generator: torch.Tensor
 
 
-def fingerprint(settings: JobSettings, start_mesh: MeshData | None, prior_name: str) -> str:
+def fingerprint(settings: JobSettings, inputs: Inputs, prior_name: str) -> str:
     """What must be the same for a checkpoint to be continued. How often it is saved may change."""
     settings = msgspec.structs.replace(settings, checkpoint_seconds=1.0, preview_seconds=1.0)
     digest = hashlib.sha256(msgspec.json.encode(settings, order="deterministic"))
     digest.update(prior_name.encode())
-    if start_mesh is not None:
-        material = () if start_mesh.material is None else tuple(vars(start_mesh.material).values())
-        for value in (*(part for name, part in vars(start_mesh).items() if name != "material"), *material):
-            digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    for value in _arrays(inputs):
+        digest.update(repr(value.shape if isinstance(value, np.ndarray) else value).encode())
+        digest.update(value.tobytes() if isinstance(value, np.ndarray) else b"")
     return digest.hexdigest()
+
+
+def _arrays(inputs: Inputs) -> Iterator[object]:
+    """All that the inputs hold, in a fixed order: arrays, and None where there is none."""
+    if inputs.mesh is not None:
+        material = () if inputs.mesh.material is None else vars(inputs.mesh.material).values()
+        yield from (part for name, part in vars(inputs.mesh).items() if name != "material")
+        yield from material
+    for each in (*inputs.pictures, *inputs.regions):
+        yield from vars(each).values()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, mark: str) -> None:

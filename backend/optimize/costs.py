@@ -23,6 +23,8 @@ from msgspec.structs import replace
 
 from backend.cache_folder import cache_folder
 from backend.optimize.pictures import render_views
+from backend.optimize.inputs import Inputs
+from backend.optimize.objectives import Job
 from backend.optimize.population import Population, begin_population
 from backend.optimize.views import render_side, view_count
 from backend.priors.prior import Conditioning, Prior
@@ -83,7 +85,7 @@ def _stage_cost(
     other_views = views // 2 if views % (2 * prior.views_per_group) == 0 else views + prior.views_per_group
 
     with _timed(prior) as begin:
-        population = begin_population(stage, index, mesh, prior, settings.seed)
+        population = begin_population(stage, index, mesh, Job(settings, Inputs(mesh), prior))
     try:
         generator = torch.Generator().manual_seed(0)
 

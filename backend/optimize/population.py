@@ -16,6 +16,7 @@ import torch
 
 from backend.errors import InputError
 from backend.optimize.liking import prior_error
+from backend.optimize.objectives import Job
 from backend.optimize.plateau import PlateauWatch
 from backend.optimize.stages import Auxiliary, RunningStage, begin_stage, make_auxiliary, restore_stage
 from backend.optimize.starts import vary
@@ -132,8 +133,8 @@ def work_left(stage: Stage, within: int) -> int:
     return stage.steps - within + (moving - 1) * max(0, trial_steps(stage) - within)
 
 
-def begin_population(stage: Stage, index: int, mesh: MeshData | None, prior: Prior, seed: int) -> Population:
-    """Stage `index` of a job of `seed` at its first step: the first member as `begin_stage` makes it, others varied.
+def begin_population(stage: Stage, index: int, mesh: MeshData | None, job: Job) -> Population:
+    """Stage `index` of a job at its first step: the first member as `begin_stage` makes it, others varied.
 
     Raises:
         InputError: both candidates and particles are asked for, or the stage cannot begin (see `begin_stage`).
@@ -144,10 +145,11 @@ def begin_population(stage: Stage, index: int, mesh: MeshData | None, prior: Pri
             f"The stage has {candidates} candidates and VSD {count} particles; only one of the two can be more than 1. Set "
             "selection.candidates or the method's particles to 1."
         )
+    prior, seed = job.prior, job.settings.seed
     device = prior.alphas_cumprod.device
     members = []
     for number in range(max(count, candidates)):
-        member = Member(begin_stage(stage, mesh, device))
+        member = Member(begin_stage(stage, mesh, device, job=job))
         own = torch.Generator().manual_seed(_derived(seed, index, number))
         if number:
             vary(member.running.representation, own)
@@ -156,15 +158,16 @@ def begin_population(stage: Stage, index: int, mesh: MeshData | None, prior: Pri
     return Population(stage, members, make_auxiliary(stage, prior, _derived(seed, index, len(members))))
 
 
-def restore_population(stage: Stage, index: int, state: dict[str, Any], prior: Prior, seed: int) -> Population:
+def restore_population(stage: Stage, index: int, state: dict[str, Any], job: Job) -> Population:
     """Stage `index` exactly as it was when `state_dict()` was taken."""
+    prior, seed = job.prior, job.settings.seed
     device = prior.alphas_cumprod.device
     members = []
     for each in state["members"]:
         generator = None if each["generator"] is None else torch.Generator()
         if generator is not None:
             generator.set_state(each["generator"])
-        members.append(Member(restore_stage(stage, each, device), generator))
+        members.append(Member(restore_stage(stage, each, device, job), generator))
     auxiliary = make_auxiliary(stage, prior, _derived(seed, index, len(members)))
     if auxiliary is not None:
         auxiliary.load_state_dict(state["auxiliary"])

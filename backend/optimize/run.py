@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,8 @@ from backend.optimize.events import (
     StepDone,
     Warned,
 )
+from backend.optimize.inputs import Inputs, Picture, RegionMask
+from backend.optimize.objectives import Job
 from backend.optimize.pictures import render_views
 from backend.optimize.population import begin_population, restore_population, work_left
 from backend.optimize.stages import RunningStage
@@ -48,16 +50,21 @@ def run_job(
     folder: Path,
     control: Control | None = None,
     resume: bool = False,
+    *,
+    pictures: Sequence[Picture] = (),
+    regions: Sequence[RegionMask] = (),
 ) -> Iterator[Event]:
     """Run the whole job, checkpointing into `folder`; the last event is `Finished` unless `control` cancels.
 
+    `pictures` belong to `settings.references` and `regions` to `settings.regions`, in their order.
     With `resume` it goes on from the folder's checkpoint if there is one, toward the aim it was steered to by then. Raises
     InputError for a prompt that the prior does not know, for stages that lack a mesh to begin with, and for a checkpoint
     of another job; a prompt that the job is steered to and the prior does not know is only warned of.
     """
     control = control or Control()
     torch.set_num_threads(settings.threads)
-    mark = fingerprint(settings, start_mesh, prior.name)
+    job = Job(settings, Inputs(start_mesh, tuple(pictures), tuple(regions)), prior)
+    mark = fingerprint(settings, job.inputs, prior.name)
     generator = torch.Generator().manual_seed(settings.seed)
     mesh = start_mesh
     if mesh is None and settings.start.kind != "none":
@@ -74,12 +81,12 @@ def run_job(
     for index in range(first_stage, len(settings.stages)):
         stage = settings.stages[index]
         if checkpoint is not None:
-            population = restore_population(stage, index, checkpoint.population, prior, settings.seed)
+            population = restore_population(stage, index, checkpoint.population, job)
             within = checkpoint.stage_step
             generator.set_state(checkpoint.generator)
             checkpoint = None
         else:
-            population, within = begin_population(stage, index, mesh, prior, settings.seed), 0
+            population, within = begin_population(stage, index, mesh, job), 0
         with contextlib.closing(population):
             yield StageStarted(index, len(settings.stages), stage.__struct_config__.tag, stage.steps)
             if population.is_to_choose(within):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from backend.distillation.numbers import together
 from backend.errors import InputError
 from backend.optimize.averaging import MovingAverage
+from backend.optimize.objectives import Job, Objective, Seen, make_objectives
 from backend.priors.prior import Prior
 from backend.representations.convert import field_to_mesh, grid_to_mesh, tetrahedra_to_mesh
 from backend.representations.density_grid import DensityGrid
@@ -54,6 +55,7 @@ class RunningStage:
     auxiliary: Auxiliary | None = None
     pace: float = 1.0
     """Factor of all learning rates."""
+    objectives: list[Objective] = field(default_factory=list)
 
     def set_schedules(self, progress: float, strength: float = 0.5) -> None:
         """Give the optimizers and the representation this step's values; `strength` scales the pace of vertices."""
@@ -64,14 +66,18 @@ class RunningStage:
         if isinstance(self.stage, GridStage):
             self.representation.sharpness = value_at(self.stage.sharpness, progress)
 
-    def penalty(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of the regularizers, and each weighted term to plot; what weighs nothing is not computed."""
+    def regularizers(self, progress: float) -> dict[str, Tensor]:
+        """The weighted regularizers of what is optimized; what weighs nothing is not computed."""
         weights = {name: value_at(weight, progress) for name, weight in _weights(self.stage).items()}
         weights = {name: weight for name, weight in weights.items() if weight}
-        terms = self.representation.regularization(weights)
-        weighted = {name: weights[name] * term for name, term in terms.items()}
-        total = sum(weighted.values(), start=torch.zeros((), device=self._parameters()[0].device))
-        return total, together({name: term.detach() for name, term in weighted.items()}) if weighted else {}
+        return {name: weights[name] * term for name, term in self.representation.regularization(weights).items()}
+
+    def terms(self, seen: Seen) -> dict[str, Tensor]:
+        """The weighted regularizers and the objectives' terms."""
+        terms = self.regularizers(seen.progress)
+        for objective in self.objectives:
+            terms |= objective.terms(seen)
+        return terms
 
     def clear_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -98,6 +104,8 @@ class RunningStage:
                 numbers[f"clipped_{group['name']}"] = 1.0 - kept
         for optimizer in self.optimizers:
             optimizer.step()
+        for objective in self.objectives:
+            objective.move()
         if self.average is not None:
             self.average.update(self._parameters())
         return together(numbers) if numbers else {}
@@ -134,6 +142,7 @@ class RunningStage:
             "representation": self.representation.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": None if self.average is None else self.average.state_dict(),
+            "objectives": [objective.state_dict() for objective in self.objectives],
         }
 
     def close(self) -> None:
@@ -167,9 +176,15 @@ class RunningStage:
 
 
 def begin_stage(
-    stage: Stage, mesh: MeshData | None, device: torch.device, prior: Prior | None = None, seed: int = 0
+    stage: Stage,
+    mesh: MeshData | None,
+    device: torch.device,
+    prior: Prior | None = None,
+    seed: int = 0,
+    job: Job | None = None,
 ) -> RunningStage:
-    """A stage at its first step; with a `prior`, and from `seed`, also the network that its method trains, if any.
+    """A stage at its first step; with a `prior`, and from `seed`, also the network that its method trains, if any; with a `job`
+    also its objectives.
 
     A grid and a field begin as a ball of fog and take no mesh; tetrahedra begin with the mesh if there is one, else as a
     sphere; a mesh stage needs one.
@@ -183,7 +198,9 @@ def begin_stage(
         )
     representation = _representation(stage, mesh, device)
     auxiliary = None if prior is None else make_auxiliary(stage, prior, seed)
-    return RunningStage(stage, representation, make_optimizers(stage, representation), _new_average(stage), auxiliary)
+    objectives = [] if job is None else make_objectives(stage, representation, job)
+    optimizers = make_optimizers(stage, representation)
+    return RunningStage(stage, representation, optimizers, _new_average(stage), auxiliary, objectives=objectives)
 
 
 def make_auxiliary(stage: Stage, prior: Prior, seed: int) -> Auxiliary | None:
@@ -195,7 +212,9 @@ def make_auxiliary(stage: Stage, prior: Prior, seed: int) -> Auxiliary | None:
     return ParticleTraining(stage.guidance.method, prior, seed)
 
 
-def restore_stage(stage: Stage, state: dict[str, Any], device: torch.device) -> RunningStage:
+def restore_stage(
+    stage: Stage, state: dict[str, Any], device: torch.device, job: Job | None = None
+) -> RunningStage:
     """A stage exactly as it was when its `state_dict()` was taken, without its auxiliary network."""
     kept, mesh = state["representation"], None
     if isinstance(stage, MeshStage):
@@ -203,7 +222,11 @@ def restore_stage(stage: Stage, state: dict[str, Any], device: torch.device) -> 
         mesh = MeshData(kept["start"].numpy(), kept["faces"].numpy(), None, *uvs)
     representation = _representation(stage, mesh, device)
     representation.load_state_dict(kept)
-    running = RunningStage(stage, representation, make_optimizers(stage, representation), _new_average(stage))
+    objectives = [] if job is None else make_objectives(stage, representation, job)
+    for objective, saved in zip(objectives, state["objectives"], strict=True):
+        objective.load_state_dict(saved)
+    optimizers = make_optimizers(stage, representation)
+    running = RunningStage(stage, representation, optimizers, _new_average(stage), objectives=objectives)
     for optimizer, saved in zip(running.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     if running.average is not None:

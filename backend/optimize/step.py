@@ -13,12 +13,15 @@ from backend.distillation.guidance import Guidance
 from backend.distillation.view_gain import view_gain
 from backend.errors import InputError
 from backend.optimize.control_pictures import control_picture
+from backend.optimize.look import Look
 from backend.optimize.methods import Shown, distillation_loss, draw, levels
+from backend.optimize.objectives import Seen
 from backend.optimize.stages import RunningStage
 from backend.optimize.views import draw_cameras, render_side
 from backend.priors.images import composite
 from backend.priors.prior import Conditioning, Prior, Views
-from backend.rendering import Light, sample_light
+from backend.distillation.numbers import together
+from backend.rendering import Rendered, sample_light
 from backend.rendering.lighting import Shading
 from protocol.settings import FieldStage, GuidanceSettings, Schedule, Stage, ViewGain, value_at
 
@@ -35,16 +38,6 @@ class StepRecord:
     numbers: dict[str, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """Where a step looks from, in which light and before which background ([N, 3])."""
-
-    cameras: Cameras
-    light: Light
-    shading: Shading
-    background: Tensor
-
-
 def distill_step(
     running: RunningStage,
     progress: float,
@@ -58,11 +51,12 @@ def distill_step(
     running.set_schedules(progress, strength)
 
     look = _draw_look(running.stage, progress, prior, generator)
-    shown = _show(running, look, prior, progress)
+    shown, rendered = _show(running, look, prior, progress)
     control = control_picture(prior.control, running.representation, look.cameras, prior.image_size)
     denoiser = Denoiser(prior, conditioning, Views(look.cameras, look.background, control))
     draws = draw(settings, progress, denoiser, shown, generator)
-    penalty, terms = running.penalty(progress)
+    terms = running.terms(Seen(running.representation, look, rendered, progress, strength, generator))
+    penalty = sum(terms.values(), start=torch.zeros((), device=look.background.device))
     running.clear_gradients()
 
     training = running.auxiliary
@@ -80,7 +74,8 @@ def distill_step(
         _backward_apart(running, distillation, of_shape)
         if penalty.requires_grad:  # not where nothing weighs anything
             penalty.backward()
-    numbers = {"distillation": float(distillation.detach()), **numbers, **terms}
+    told = {name: term.detach() for name, term in terms.items()}
+    numbers = {**together({"distillation": distillation.detach(), **told}), **numbers}
     if training is None or not training.warming_up:
         numbers |= running.move()
     if training is not None:
@@ -97,16 +92,17 @@ def _draw_look(stage: Stage, progress: float, prior: Prior, generator: torch.Gen
     return Look(cameras, light, shading, background)
 
 
-def _show(running: RunningStage, look: Look, prior: Prior, progress: float) -> Shown:
-    """The renders of this look, and their latents, at every level that the method asks for."""
+def _show(running: RunningStage, look: Look, prior: Prior, progress: float) -> tuple[Shown, Rendered]:
+    """The renders of this look, and their latents, at every level that the method asks for; and those of the finest."""
     stage = running.stage
     side = render_side(stage.render_size, progress, prior.image_size)
-    latents, pictures = [], []
+    renders, latents, pictures = [], [], []
     for level in range(levels(stage.guidance.method)):
         rendered = running.representation.render(look.cameras, max(1, side >> level), look.light, look.shading)
+        renders.append(rendered)
         latents.append(prior.encode_images(rendered, look.background))
         pictures.append(composite(rendered, look.background))
-    return Shown(tuple(latents), tuple(pictures))
+    return Shown(tuple(latents), tuple(pictures)), renders[0]
 
 
 def _guidance(

@@ -16,7 +16,9 @@ from backend.cameras import Cameras
 from backend.errors import InputError
 from backend.optimize import population as population_module
 from backend.optimize.events import CheckpointSaved, Chosen, Event, Finished, StepDone
+from backend.optimize.inputs import Inputs
 from backend.optimize.liking import prior_error
+from backend.optimize.objectives import Job
 from backend.optimize.population import Population, begin_population, trial_steps, work_left
 from backend.optimize.run import run_job
 from backend.optimize.stages import begin_stage
@@ -117,8 +119,12 @@ def same(a: MeshData, b: MeshData) -> bool:
     return all(np.array_equal(x, y) for x, y in ((a.positions, b.positions), (a.faces, b.faces), (a.colors, b.colors)))
 
 
+def job_of(stage: Stage, prior: GaussianMixturePrior, seed: int) -> Job:
+    return Job(JobSettings(prompt="a ball", stages=(stage,), seed=seed), Inputs(icosphere(2)), prior)
+
+
 def begin(stage: Stage, prior: GaussianMixturePrior, seed: int = 4) -> Population:
-    return begin_population(stage, 0, icosphere(2), prior, seed)
+    return begin_population(stage, 0, icosphere(2), job_of(stage, prior, seed))
 
 
 def density(population: Population, number: int) -> Tensor:
@@ -273,7 +279,7 @@ def resumes_to_the_same(settings: JobSettings, prior: GaussianMixturePrior, fold
 def test_seed_and_stage_give_candidates_their_starts(prior: GaussianMixturePrior) -> None:
     first, again, other = begin(SELECTED, prior), begin(SELECTED, prior), begin(SELECTED, prior, seed=5)
     assert torch.equal(density(first, 1), density(again, 1)) and not torch.equal(density(first, 1), density(other, 1))
-    later = begin_population(SELECTED, 1, None, prior, 4)
+    later = begin_population(SELECTED, 1, None, job_of(SELECTED, prior, 4))
     assert not torch.equal(density(first, 1), density(later, 1))
 
 
