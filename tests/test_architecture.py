@@ -44,7 +44,7 @@ ROOMS = {
     ),
     "backend.benchmark": room("backend.rendering backend.cameras", "torch"),
     "backend.cameras": room("protocol.settings", "torch jaxtyping"),
-    "backend.losses": room("", "torch jaxtyping"),
+    "backend.losses": room("", "torch transformers safetensors jaxtyping"),
     "backend.priors": room(
         TOYBOX_MODEL + " protocol.settings", "torch diffusers transformers tokenizers safetensors psutil huggingface_hub jaxtyping"
     ),
