@@ -128,6 +128,32 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Diagnosed:
+    """What the job tells about itself after `step`, every so often; shares add up to 1 (or are empty before the first sample)."""
+
+    step: int
+    stage: int
+    loss_shares: dict[str, float]
+    """Of each term in the sum of their absolute values; "distillation" and the terms that are on."""
+    gradient_shares: dict[str, float]
+    """Of each term in the sum of the norms of their gradients on what is optimized."""
+    update_norms: dict[str, float]
+    """Root mean square of the last update of each parameter group."""
+    azimuths: tuple[int, ...]
+    """Views over the job so far by slices of 30 degrees, the first from 0 to 30."""
+    azimuth_uniformity: float
+    """p-value of a chi-squared test that they are uniform."""
+    timesteps: tuple[int, ...]
+    """By tenths of the prior's noise schedule, over the job so far."""
+    saturation: float
+    """Share of the object's pixels with a color channel at its limit, in the renders that the prior saw last."""
+    janus: float | None
+    """Share of views that the prior reads wrong by more than 45 degrees; None where it was not asked or cannot read them."""
+    read_azimuths: tuple[tuple[float, float], ...] = ()
+    """True and read azimuth of each view that was judged for `janus`, in degrees."""
+
+
+@dataclass(frozen=True)
 class Finished:
     """The result, the full settings' seconds spent, and extra facts for the report."""
 
@@ -148,5 +174,6 @@ Event = (
     | EndedEarly
     | Steered
     | Warned
+    | Diagnosed
     | Finished
 )
