@@ -63,11 +63,21 @@ def _main_targets(results: list[Record]) -> list[Target]:
     if with_front:
         share = float(np.mean(with_front))
         lines.append(Target("kinds with a front: true yaw beats the others", ">= 80 %", f"{share:.0%}", share >= 0.8))
+        lines.append(_janus_target(verdicts))
     if holes:
         lines.append(Target("handle of the mug, hole of the donut", "all", f"{sum(holes)} of {len(holes)}", all(holes)))
     lines.append(Target("watertight, manifold, facing outward", "all", f"{sum(sound)} of {len(sound)}", all(sound)))
     lines.append(Target("one piece, unless the kind has more", "all", f"{sum(pieces)} of {len(pieces)}", all(pieces)))
     return lines
+
+
+def _janus_target(verdicts: list[dict]) -> Target:
+    """How often the azimuth of a view is read right, in units of how often it is on true objects; by the worst object too."""
+    judged = [(v["azimuth_right"], v["true_azimuth_right"]) for v in verdicts if v["azimuth_right"] is not None]
+    own, true = (float(np.mean(values)) for values in zip(*judged))
+    low = min(mine / theirs for mine, theirs in judged)
+    measured = f"{own / true:.0%} ({own:.0%} of {true:.0%}; lowest of one object {low:.0%})"
+    return Target("Janus: azimuths read right (45 degrees), of true objects'", ">= 90 %", measured, own / true >= 0.9)
 
 
 def _control_targets(records: list[Record]) -> list[Target]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from backend.evaluation.geometry import Geometry, measure
 from backend.evaluation.silhouettes import overlap_with_kinds, yaw_picture_errors
-from backend.evaluation.views import look, look_at_true_objects, yaw_scores
+from backend.evaluation.views import azimuth_right, look, look_at_true_objects, yaw_scores
 from backend.representations.mesh_data import MeshData
 from backend.toybox.captions import parse
 from backend.toybox.objects import KINDS, ObjectSpec
@@ -27,7 +27,8 @@ class Verdict:
     kind_read, main_read, second_read: what the judge took it for. overlap: mean silhouette IoU with true objects of the
     kind; overlap_rank: 1 if no other kind overlaps more; overlap_margin: to the best other kind. yaw: scores by the
     judge for a front at 0, 90, 180, 270 degrees, and yaw_pictures the picture errors (smaller is better), or None for
-    kinds without a front.
+    kinds without a front. azimuth_right: share of views whose azimuth is read within 45 degrees, and true_azimuth_right the
+    same of fresh true objects; None for kinds without a front.
     """
 
     kind: float
@@ -45,6 +46,8 @@ class Verdict:
     overlap_next: str
     yaw: list[float] | None
     yaw_pictures: list[float] | None
+    azimuth_right: float | None
+    true_azimuth_right: float | None
     geometry: Geometry
 
     @property
@@ -80,13 +83,15 @@ class Verdict:
         ]
         if self.yaw_right is not None:
             answers.append(("front", "faces +z" if self.yaw_right else "unclear", "true yaw against 90, 180, 270"))
+            note = f"views read right; {self.true_azimuth_right:.0%} of true objects'"
+            answers.append(("azimuth", f"{self.azimuth_right:.0%}", note))
         return [{"title": title, "value": value, "note": note} for title, value, note in answers]
 
 
 def evaluate_mesh(mesh: MeshData, spec: ObjectSpec, seed: int) -> Verdict:
     """Everything there is to say about `mesh` as an answer to `spec`; about two seconds on one core."""
     reading, azimuth = look(mesh, seed)
-    true = look_at_true_objects(spec, seed)
+    true, true_azimuth = look_at_true_objects(spec, seed)
     kind, main, second = KINDS.index(spec.kind), COLORS.index(spec.main), COLORS.index(spec.second)
     overlaps = overlap_with_kinds(mesh, spec.size)
     own = overlaps.pop(spec.kind.name)
@@ -108,6 +113,8 @@ def evaluate_mesh(mesh: MeshData, spec: ObjectSpec, seed: int) -> Verdict:
         overlap_next=rival,
         yaw=turned,
         yaw_pictures=yaw_picture_errors(mesh, spec) if spec.kind.has_front else None,
+        azimuth_right=azimuth_right(reading, azimuth) if spec.kind.has_front else None,
+        true_azimuth_right=azimuth_right(true, true_azimuth) if spec.kind.has_front else None,
         geometry=measure(mesh),
     )
 

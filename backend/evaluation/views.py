@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backend.cameras import Cameras
-from backend.evaluation.judge import AZIMUTH_BINS, BIN_DEGREES, Reading, read, shipped_judge
+from backend.evaluation.judge import AZIMUTH_BINS, BIN_DEGREES, Reading, angle_between, likely_azimuth, read, shipped_judge
 from backend.evaluation.judge_data import SEED_SPACE, lit_images, on_backgrounds, true_mesh
 from backend.representations.mesh_data import MeshData
 from backend.toybox.objects import ObjectSpec
@@ -15,7 +15,9 @@ from backend.toybox.objects import ObjectSpec
 VIEWS = 24
 PLAIN_GRAY = 0.8
 NEAR = 2
-"""The judge's azimuth counts as right within this many bins (30 degrees) of the true one."""
+"""For a yaw score, the judge's azimuth counts as right within this many bins (30 degrees) of the true one."""
+RIGHT_WITHIN = 45.0
+"""Degrees within which a view's azimuth was read right: nearer to the true side than to the next one."""
 
 
 def unseen_cameras(seed: int, views: int = VIEWS) -> Cameras:
@@ -35,12 +37,18 @@ def look(mesh: MeshData, seed: int, views: int = VIEWS) -> tuple[Reading, Tensor
     return read(shipped_judge(), pictures), cameras.azimuth
 
 
-def look_at_true_objects(spec: ObjectSpec, seed: int, instances: int = 3) -> Reading:
+def look_at_true_objects(spec: ObjectSpec, seed: int, instances: int = 3) -> tuple[Reading, Tensor]:
     """The same for fresh true objects of `spec`: how well the judge can read such an object at all."""
     rng = np.random.default_rng([SEED_SPACE, 9, seed])
-    readings = [look(true_mesh(spec, rng), seed + number)[0] for number in range(instances)]
+    readings, azimuths = zip(*(look(true_mesh(spec, rng), seed + number) for number in range(instances)))
     joined = [torch.cat([getattr(r, name) for r in readings]) for name in ("kind", "main", "second", "azimuth")]
-    return Reading(*joined)
+    return Reading(*joined), torch.cat(azimuths)
+
+
+def azimuth_right(reading: Reading, azimuth: Tensor) -> float:
+    """Share of views [N] whose azimuth the judge reads right, which an object with two fronts cannot have near 1 (Janus)."""
+    away = angle_between(likely_azimuth(reading.azimuth), azimuth)
+    return (away <= RIGHT_WITHIN).float().mean().item()
 
 
 def yaw_scores(reading: Reading, azimuth: Tensor) -> list[float]:

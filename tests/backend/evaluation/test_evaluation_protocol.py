@@ -28,7 +28,7 @@ from backend.evaluation.judge_data import make_judge_data, true_mesh
 from backend.evaluation.silhouettes import overlap, overlap_with_kinds, yaw_picture_errors
 from backend.evaluation.train_judge import accuracy
 from backend.evaluation.verdict import evaluate_mesh, verdict_on_prompt
-from backend.evaluation.views import look, unseen_cameras, yaw_scores
+from backend.evaluation.views import azimuth_right, look, unseen_cameras, yaw_scores
 from backend.representations.mesh_data import MeshData
 from backend.toybox.captions import parse
 from backend.toybox.objects import HELD_OUT, KINDS, ObjectSpec, kind_named
@@ -58,6 +58,7 @@ def test_a_true_object_passes_and_another_does_not():
     verdict = evaluate_mesh(fresh("car"), spec, seed=3)
     assert verdict.kind > 0.9 and verdict.main > 0.8 and verdict.kind_read == "car" and verdict.main_read == "red"
     assert verdict.overlap_rank == 1 and verdict.yaw_right and verdict.overlap > 0.75
+    assert verdict.true_azimuth_right > 0.6 and verdict.azimuth_right > 0.6
     other = evaluate_mesh(fresh("house", "green", "blue"), spec, seed=3)
     assert other.kind < 0.1 and other.main < 0.2 and other.overlap_rank > 1
     json.dumps(other.to_json(), allow_nan=False)
@@ -71,6 +72,22 @@ def test_a_turned_object_fails_the_yaw_test(turns):
     reading, azimuth = look(mesh, seed=1)
     assert int(np.argmax(yaw_scores(reading, azimuth))) == turns
     assert int(np.argmin(yaw_picture_errors(mesh, ObjectSpec(kind_named("duck"), "yellow", "red")))) == turns
+
+
+def test_azimuths_are_read_right_of_a_true_object_and_not_of_one_that_is_turned_or_has_two_fronts():
+    duck = fresh("duck", "yellow", "red")
+    true = azimuth_right(*look(duck, seed=1))
+    assert true > 0.7
+    assert azimuth_right(*look(turned(duck, 2), seed=1)) < 0.3
+    front = duck.positions[duck.faces][:, :, 2].mean(1) > 0.0
+    half = MeshData(duck.positions, duck.faces[front], duck.colors)
+    back = turned(half, 2)
+    janus = MeshData(
+        np.concatenate([half.positions, back.positions]),
+        np.concatenate([half.faces, back.faces + len(half.positions)]),
+        np.concatenate([half.colors, back.colors]),
+    )
+    assert azimuth_right(*look(janus, seed=1)) < true - 0.25
 
 
 def test_yaw_scores_follow_the_probabilities():
