@@ -66,19 +66,19 @@ class LossSettings(Settings):
     clip_direction: Weight = 0.0
     """1 - cosine between the change of the render's embedding and the text's, from a neutral text (Gal et al. 2022)."""
 
-    # Of the shape.
-    normal_smoothness: Weight = 0.0
+    # Of the shape. Smooth normals and the Laplacian are the mesh stage's own: `normal_consistency` and `laplacian`.
     edge_lengths: Weight = 0.0
     """Squared deviation of edge lengths from their mean, in units of it; an artist's own spread costs nothing."""
     normal_variance: Weight = 0.0
     """Variance of the face normals around each vertex."""
     symmetry: Weight = 0.0
+    color_symmetry: Weight = 0.0
     symmetry_plane: Literal["found", "x", "y", "z"] = "x"
-    """The plane through the origin: found from the shape, or the one whose normal is that axis."""
+    """The plane through the origin that both mirror in: found from the shape as the stage begins, or the one whose normal is that axis."""
 
     # Of the colors.
     albedo_sparsity: Weight = 0.0
-    saturation: Weight = 0.0
+    color_saturation: Weight = 0.0
 
     # Between views.
     depth_agreement: Weight = 0.0
