@@ -4,6 +4,9 @@ The picture comes in twice. Tokens that a resampler makes of CLIP's image featur
 "pixel" mode, the one published for this, the picture's latents stand as a fifth view in each group, free of noise, with a
 camera of zeros. What the network answers for that view is dropped. The other end of guidance gets the negative text, features
 of zeros and latents of zeros. Its authors guide with scale 5 and rescale by .2.
+
+The network has one frame for all objects: azimuth 0 is what the picture shows. A picture that was taken from elsewhere than the
+front therefore turns the cameras that the network is told, about the up axis.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import cos, radians, sin
 
 import torch
 from torch import Tensor
@@ -19,8 +23,14 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 from backend.priors.multiview import QUESTIONS, MVDreamPrior, text_of
 from backend.priors.multiview_unet import MultiViewUNet, camera_vectors
 from backend.priors.placement import Placement
-from backend.priors.prior import Conditioning, Question, Views, check_questions
-from backend.priors.reference import clip_input, needs_reference, picture_latents_input, reference_picture
+from backend.priors.prior import Conditioning, Question, ReferenceView, Views, check_questions
+from backend.priors.reference import (
+    clip_input,
+    needs_reference,
+    only_reference,
+    picture_latents_input,
+    reference_picture,
+)
 
 WITH_PICTURE = ("text", "plain")
 """The questions that are asked with the picture; the others with zeros in its place."""
@@ -28,16 +38,18 @@ WITH_PICTURE = ("text", "plain")
 
 @dataclass(frozen=True, eq=False)
 class ShownPicture:
-    """What the network gets of the picture, and of zeros: tokens [1, K, d] and latents [1, 4, h, w] each."""
+    """What the network gets of the picture, and of zeros: tokens [1, K, d] and latents [1, 4, h, w] each; and the azimuth (degrees)
+    from which the picture was taken."""
 
     tokens: Tensor
     latents: Tensor
     no_tokens: Tensor
     no_latents: Tensor
+    azimuth: float
 
 
 class ImageDreamPrior(MVDreamPrior):
-    """Groups of four views, as in MVDream; `with_reference` first. The object's front is what the picture shows."""
+    """Groups of four views, as in MVDream; `with_references` first."""
 
     recipe_family = "image_conditioned"
 
@@ -58,20 +70,21 @@ class ImageDreamPrior(MVDreamPrior):
         self._shown: ShownPicture | None = None
 
     @torch.no_grad()
-    def with_reference(self, image: Tensor, elevation: float = 0.0) -> ImageDreamPrior:
-        """This prior, bound to a picture of the object: [H, W, 4], straight RGBA in [0, 1], composited on white.
+    def with_references(self, references: Sequence[ReferenceView]) -> ImageDreamPrior:
+        """This prior, bound to the one picture in `references`, composited on white; all weights are shared with the prior that
+        was asked.
 
-        All weights are shared with the prior that was asked. `elevation` (degrees), from where the picture was taken, is not
-        told to the network: it was trained to find out.
+        The elevation from which it was taken is not told to the network: it was trained to find out.
 
         Raises:
-            InputError: `image` is no such picture.
+            InputError: there is not exactly one picture, or it cannot be used.
         """
-        return self._bound(reference_picture(image).to(self._placement.device))
+        reference = only_reference(self.name, references)
+        return self._bound(reference_picture(reference.image).to(self._placement.device), reference.azimuth)
 
     @torch.no_grad()
     def for_estimate(self) -> ImageDreamPrior:
-        return self._bound(torch.empty(1, 3, self.image_size, self.image_size, device=self._placement.device))
+        return self._bound(torch.empty(1, 3, self.image_size, self.image_size, device=self._placement.device), 0.0)
 
     def predict_noise(
         self,
@@ -92,7 +105,7 @@ class ImageDreamPrior(MVDreamPrior):
         self._check_groups(views)
         shown, network, groups = self._shown, self._unet, len(views) // self.views_per_group
         five = groups * (self.views_per_group + 1)
-        cameras = camera_vectors(views.cameras.camera_to_world()).to(noisy.device)
+        cameras = camera_vectors(turned(views.cameras.camera_to_world(), -shown.azimuth)).to(noisy.device)
         asked = []
         for question in questions:
             with_picture = question in WITH_PICTURE
@@ -119,7 +132,7 @@ class ImageDreamPrior(MVDreamPrior):
         views_alone = epsilon.unflatten(0, (-1, self.views_per_group + 1))[:, :-1].flatten(0, 1)
         return views_alone.chunk(len(questions))
 
-    def _bound(self, picture: Tensor) -> ImageDreamPrior:
+    def _bound(self, picture: Tensor, azimuth: float) -> ImageDreamPrior:
         encoder, network = self._image_encoder, self._unet
         pixels = clip_input(picture, encoder.config.image_size).to(encoder.dtype)
         features = self._placement.run(
@@ -129,10 +142,17 @@ class ImageDreamPrior(MVDreamPrior):
         tokens, no_tokens = self._placement.run(network, network.image_embedding, both).chunk(2)
         latents = self._latents.encode_images(picture_latents_input(picture, self.image_size))
         bound = copy.copy(self)
-        bound._shown = ShownPicture(tokens, latents, no_tokens, torch.zeros_like(latents))
+        bound._shown = ShownPicture(tokens, latents, no_tokens, torch.zeros_like(latents), azimuth)
         return bound
 
     def _append(self, rows: Tensor, last: Tensor) -> Tensor:
         """[G * 4, ...] -> [G * 5, ...] with `last` [1, ...] at the end of each group."""
         groups = rows.unflatten(0, (-1, self.views_per_group))
         return torch.cat([groups, last[None].expand(len(groups), *last.shape)], dim=1).flatten(0, 1)
+
+
+def turned(camera_to_world: Tensor, azimuth: float) -> Tensor:
+    """Cameras [N, 4, 4] that orbited the up axis by `azimuth` degrees."""
+    c, s = cos(radians(azimuth)), sin(radians(azimuth))
+    rotation = [[c, 0.0, s, 0.0], [0.0, 1.0, 0.0, 0.0], [-s, 0.0, c, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    return camera_to_world.new_tensor(rotation) @ camera_to_world

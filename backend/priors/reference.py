@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from backend.errors import InputError
 from backend.priors.images import resize
+from backend.priors.prior import ReferenceView
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -66,3 +69,17 @@ def needs_reference(name: str) -> InputError:
     return InputError(
         f"The prior {name!r} makes views of an object in a picture and has none yet. Give it a reference picture first."
     )
+
+
+def only_reference(name: str, references: Sequence[ReferenceView]) -> ReferenceView:
+    """The one picture that a prior of this kind can look at.
+
+    Raises:
+        InputError: there is not exactly one.
+    """
+    if len(references) != 1:
+        raise InputError(
+            f"The prior {name!r} looks at exactly one reference picture and was given {len(references)}. Leave one, or choose a "
+            "prior that looks at several, such as toybox."
+        )
+    return references[0]

@@ -4,8 +4,8 @@ Stable Diffusion 1.x with two changes. In place of a text it attends to one toke
 of the picture and four numbers of the camera; and the picture's latents, not scaled, are given as four more channels. There is
 no text, so the prompt plays no part. The other end of guidance gets zeros for both. Views are independent of one another.
 
-Distillation with them guides near 3, and renders with the camera that took the picture, so that the change of distance is zero
-(threestudio: a field of view of 20 degrees at a distance of 3.8).
+Distillation with them guides near 3, and renders with a camera that frames the object as the picture does, so that the change of
+distance is zero.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from backend.priors.placement import Placement
 from backend.priors.prior import (
     Conditioning,
     Question,
+    ReferenceView,
     RenderedViews,
     ViewGroup,
     Views,
@@ -32,7 +33,13 @@ from backend.priors.prior import (
     check_questions,
     epsilon_from_v,
 )
-from backend.priors.reference import clip_input, needs_reference, picture_latents_input, reference_picture
+from backend.priors.reference import (
+    clip_input,
+    needs_reference,
+    only_reference,
+    picture_latents_input,
+    reference_picture,
+)
 
 QUESTIONS: tuple[Question, ...] = ("text", "plain", "negative", "empty")
 
@@ -42,11 +49,10 @@ STANDARD_DISTANCE, STANDARD_FOV = 3.0, 40.0
 
 @dataclass(frozen=True)
 class PictureCamera:
-    """Where the picture was taken: at azimuth 0. Degrees and scene units."""
+    """From where the picture was taken, in degrees; at the standard distance with the standard lens."""
 
+    azimuth: float = 0.0
     elevation: float = 0.0
-    distance: float = STANDARD_DISTANCE
-    fov: float = STANDARD_FOV
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,7 @@ class ShownPicture:
 
 
 class Zero123Prior:
-    """`with_reference` first. The camera of the picture is at azimuth 0. `stable` says which four numbers the model knows."""
+    """`with_references` first. `stable` says which four numbers the model knows."""
 
     latent_range = None
     views_per_group = 1
@@ -96,19 +102,16 @@ class Zero123Prior:
         self.image_size = side * self._latents.pixels_per_latent
 
     @torch.no_grad()
-    def with_reference(
-        self, image: Tensor, elevation: float = 0.0, distance: float = STANDARD_DISTANCE, fov: float = STANDARD_FOV
-    ) -> Zero123Prior:
-        """This prior, bound to a picture of the object: [H, W, 4], straight RGBA in [0, 1], composited on white.
-
-        `elevation`, `distance` and `fov` (degrees, scene units) are those of the camera that took it. All weights are shared
-        with the prior that was asked.
+    def with_references(self, references: Sequence[ReferenceView]) -> Zero123Prior:
+        """This prior, bound to the one picture in `references`, composited on white; all weights are shared with the prior that
+        was asked.
 
         Raises:
-            InputError: `image` is no such picture.
+            InputError: there is not exactly one picture, or it cannot be used.
         """
-        camera = PictureCamera(elevation, distance, fov)
-        return self._bound(reference_picture(image).to(self._placement.device), camera)
+        reference = only_reference(self.name, references)
+        camera = PictureCamera(reference.azimuth, reference.elevation)
+        return self._bound(reference_picture(reference.image).to(self._placement.device), camera)
 
     @torch.no_grad()
     def for_estimate(self) -> Zero123Prior:
@@ -184,14 +187,14 @@ def relative_pose(cameras: ViewGroup, picture: PictureCamera, stable: bool) -> T
     """The four numbers of each camera [N, 4]: change of polar angle (radians, measured from above), sine and cosine of the change
     of azimuth, and the change of distance; Stable Zero123 has the polar angle of the picture itself as the fourth.
 
-    Zero123 knows no field of view. A camera with another one than the picture's counts as being where one with the picture's
+    Zero123 knows no field of view. A camera with another one than the standard camera's counts as being where the standard camera
     would frame the object alike.
     """
     polar = torch.deg2rad(picture.elevation - cameras.elevation)
-    azimuth = torch.deg2rad(cameras.azimuth)
+    azimuth = torch.deg2rad(cameras.azimuth - picture.azimuth)
     if stable:
         fourth = torch.full_like(polar, radians(90 - picture.elevation))
     else:
-        widths = torch.deg2rad(cameras.fov / 2).tan() / tan(radians(picture.fov / 2))
-        fourth = cameras.distance * widths - picture.distance
+        widths = torch.deg2rad(cameras.fov / 2).tan() / tan(radians(STANDARD_FOV / 2))
+        fourth = cameras.distance * widths - STANDARD_DISTANCE
     return torch.stack([polar, azimuth.sin(), azimuth.cos(), fourth], dim=1)

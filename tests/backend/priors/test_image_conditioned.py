@@ -25,7 +25,7 @@ from backend.priors.ldm_configs import unet_config
 from backend.priors.load import load_prior
 from backend.priors.multiview_unet import camera_vectors
 from backend.priors.pretrained_models import quiet
-from backend.priors.prior import Views
+from backend.priors.prior import PictureConditioned, ReferenceView, Views
 from backend.priors.reference import clip_input, reference_picture
 from backend.priors.zero123 import PictureCamera, Zero123Prior, relative_pose
 from tests.backend.priors.original_models import (
@@ -117,7 +117,7 @@ def test_imagedream_equals_the_original_network_written_out(
     assert prior.recipe_family == recipe_family_of(str(imagedream_folder)) == "image_conditioned"
     image, cameras = photo(), Cameras.orbit([0.0, 90.0, 180.0, 270.0] * 2, [5.0] * 4 + [20.0] * 4)
     noisy, conditioning = random(8, 4, 8, 8), prior.encode_prompt("a red mug", "dull")
-    ours = prior.with_reference(image, 10.0).predict_noise(noisy, T, conditioning, Views(cameras, torch.ones(8, 3)))
+    ours = prior.with_references([ReferenceView(image, 0.0, 10.0)]).predict_noise(noisy, T, conditioning, Views(cameras, torch.ones(8, 3)))
 
     with quiet(), torch.no_grad():
         encoder = CLIPVisionModel.from_pretrained(imagedream_folder / "image_encoder").double()
@@ -148,13 +148,34 @@ def test_a_prior_is_bound_to_its_picture_and_another_one_to_another(imagedream: 
     prior = imagedream
     conditioning, noisy = prior.encode_prompt("", ""), random(4, 4, 8, 8)
     views = Views(Cameras.orbit([0.0, 90.0, 180.0, 270.0], 5.0), torch.ones(4, 3))
-    first, second = prior.with_reference(photo(1)), prior.with_reference(photo(2))
+    first, second = (prior.with_references([ReferenceView(photo(seed))]) for seed in (1, 2))
     one, other = (bound.predict_noise(noisy, T, conditioning, views, ("text", "empty")) for bound in (first, second))
     assert (one[0] - other[0]).abs().max() > 1e-3
     torch.testing.assert_close(one[1], other[1])  # without the picture they are the same
     assert first.network is prior.network
     with pytest.raises(InputError, match="Give it a reference picture first"):
         prior.predict_noise(noisy, T, conditioning, views)
+
+
+def test_a_picture_from_the_side_turns_imagedreams_cameras(imagedream: ImageDreamPrior) -> None:
+    """To the network the picture is at azimuth 0, so a picture from 40 degrees means all cameras are told 40 degrees less."""
+    conditioning, noisy = imagedream.encode_prompt("", ""), random(4, 4, 8, 8)
+
+    def answer(of_picture: float, of_cameras: float) -> Tensor:
+        bound = imagedream.with_references([ReferenceView(photo(), of_picture, 15.0)])
+        cameras = Cameras.orbit([of_cameras + turn for turn in (0.0, 90.0, 180.0, 270.0)], 5.0)
+        return bound.predict_noise(noisy, T, conditioning, Views(cameras, torch.ones(4, 3)), ("text",))[0]
+
+    torch.testing.assert_close(answer(40.0, 65.0), answer(0.0, 25.0), atol=1e-5, rtol=1e-5)
+    assert (answer(40.0, 65.0) - answer(0.0, 65.0)).abs().max() > 1e-4
+
+
+def test_they_look_at_exactly_one_picture(imagedream: ImageDreamPrior, zero123: Zero123Prior) -> None:
+    for prior in (imagedream, zero123):
+        assert isinstance(prior, PictureConditioned)
+        for count in (0, 2):
+            with pytest.raises(InputError, match=f"exactly one reference picture and was given {count}. .* such as toybox"):
+                prior.with_references([ReferenceView(photo())] * count)
 
 
 def test_imagedream_from_the_original_file(
@@ -174,7 +195,7 @@ def test_imagedream_from_the_original_file(
     state, expected = prior.network.state_dict(), imagedream.network.state_dict()
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
 
-    bound = prior.with_reference(photo())
+    bound = prior.with_references([ReferenceView(photo())])
     pixels = clip_pixels(over_white(photo()), antialias=True).double()
     features = clip_vision(double(clip), pixels, heads=16, layers=2, quick=False)
     tokens = OriginalUNet(double(imagedream_unet), 5, head_width=64).resample(features)
@@ -222,9 +243,9 @@ def pose_of(azimuth: float, elevation: float, distance: float, from_elevation: f
 def test_zero123_equals_the_original_network_written_out(zero123: Zero123Prior, zero123_parts: dict[str, Weights]) -> None:
     image, elevation = photo(height=256, width=256), 12.0
     angles = ((0.0, 12.0), (60.0, 40.0), (-130.0, -5.0))
-    cameras = Cameras.orbit([a for a, _ in angles], [e for _, e in angles], distance=4.1, fov=20.0)
+    cameras = Cameras.orbit([a for a, _ in angles], [e for _, e in angles], distance=4.1, fov=40.0)
     noisy = random(3, 4, 8, 8)
-    bound = zero123.with_reference(image, elevation, distance=3.8, fov=20.0)
+    bound = zero123.with_references([ReferenceView(image, 25.0, elevation)])
     # The network works at any size; so few latents keep the dense reference fast.
     small = bound._shown.latents[:, :, ::4, ::4]
     object.__setattr__(bound._shown, "latents", small)
@@ -233,7 +254,7 @@ def test_zero123_equals_the_original_network_written_out(zero123: Zero123Prior, 
     embedding = clip_image_embedding(
         double(zero123_parts["clip"]), clip_pixels(over_white(image).double(), align_corners=True), 16, 2, quick=True
     )
-    pose = torch.tensor([pose_of(a, e, 4.1, elevation, 3.8) for a, e in angles], dtype=torch.double)
+    pose = torch.tensor([pose_of(a - 25, e, 4.1, elevation, 3.0) for a, e in angles], dtype=torch.double)
     projection = double(zero123_parts["projection"])
     token = F.linear(torch.cat([embedding.expand(3, -1), pose], 1), projection["weight"], projection["bias"])[:, None]
     original = OriginalUNet(double(zero123_parts["unet"]), 1, heads=8)
@@ -255,7 +276,7 @@ def test_zero123_is_shown_latents_that_are_not_scaled(zero123: Zero123Prior, zer
     vae.load_state_dict(convert_ldm_vae_checkpoint(prefixed(zero123_parts["vae"], "first_stage_model."), vae.config))
     with torch.no_grad():
         expected = vae.encode(over_white(image) * 2 - 1).latent_dist.mode()
-    torch.testing.assert_close(zero123.with_reference(image)._shown.latents, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(zero123.with_references([ReferenceView(image)])._shown.latents, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +294,7 @@ def test_zero123_from_folders_is_the_same_model(
     image, views = photo(), Views(Cameras.orbit([20.0, 80.0], 30.0), torch.ones(2, 3))
     noisy = random(2, 4, 32, 32)
     one, other = (
-        prior.with_reference(image, 5.0).predict_noise(noisy, T, prior.encode_prompt("", ""), views)
+        prior.with_references([ReferenceView(image, 0.0, 5.0)]).predict_noise(noisy, T, prior.encode_prompt("", ""), views)
         for prior in (zero123, loaded)
     )
     for ours, theirs in zip(one, other, strict=True):
@@ -302,8 +323,8 @@ def write_zero123(
 
 
 def test_stable_zero123_is_told_the_pictures_own_polar_angle(zero123_file: Path, tmp_path: Path) -> None:
-    cameras, picture = Cameras.orbit([0.0, 200.0], [10.0, -20.0], distance=3.0, fov=20.0), PictureCamera(25.0, 3.8, 20.0)
-    expected = [pose_of(0.0, 10.0, 3.0, 25.0, 3.8), pose_of(200.0, -20.0, 3.0, 25.0, 3.8)]
+    cameras, picture = Cameras.orbit([0.0, 200.0], [10.0, -20.0], distance=4.0), PictureCamera(50.0, 25.0)
+    expected = [pose_of(-50.0, 10.0, 4.0, 25.0, 3.0), pose_of(150.0, -20.0, 4.0, 25.0, 3.0)]
     np.testing.assert_allclose(relative_pose(cameras, picture, stable=False).numpy(), expected, atol=1e-6)
     stable = np.array(expected)
     stable[:, 3] = radians(65)
@@ -311,7 +332,7 @@ def test_stable_zero123_is_told_the_pictures_own_polar_angle(zero123_file: Path,
 
     # Another lens that frames the object alike, at the object's own depth, changes nothing.
     close = Cameras.orbit([0.0], 25.0, distance=float(np.tan(radians(20)) / np.tan(radians(35)) * 3), fov=70.0)
-    np.testing.assert_allclose(relative_pose(close, PictureCamera(25.0), stable=False).numpy(), [[0, 0, 1, 0]], atol=1e-6)
+    np.testing.assert_allclose(relative_pose(close, PictureCamera(0.0, 25.0), stable=False).numpy(), [[0, 0, 1, 0]], atol=1e-6)
 
     path, said = tmp_path / "stable_zero123.safetensors", []
     path.symlink_to(zero123_file)
@@ -326,7 +347,9 @@ def test_zero123_before_it_has_a_picture_and_with_weights_of_another_kind(
     with pytest.raises(InputError, match="makes views of an object in a picture and has none yet"):
         zero123.predict_noise(random(1, 4, 8, 8), T, zero123.encode_prompt("", ""), views)
     with pytest.raises(InputError, match="cannot be asked 'near'"):
-        zero123.with_reference(photo()).predict_noise(random(1, 4, 32, 32), T, zero123.encode_prompt("", ""), views, ("near",))
+        zero123.with_references([ReferenceView(photo())]).predict_noise(
+            random(1, 4, 32, 32), T, zero123.encode_prompt("", ""), views, ("near",)
+        )
     tensors = load_file(zero123_file)
     del tensors["cond_stage_model.model.visual.transformer.resblocks.1.attn.in_proj_weight"]
     save_file(tensors, tmp_path / "damaged.safetensors")
