@@ -1,0 +1,1 @@
+"""Losses as pure functions of tensors: no settings, no weights, no randomness."""
