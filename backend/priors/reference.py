@@ -1,8 +1,6 @@
-"""The reference picture of an image-conditioned prior: checked, on white, square, and as CLIP wants to see it."""
+"""The reference picture of a prior that looks at pictures: checked, square, cut out or on white, and as CLIP wants to see it."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,6 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.priors.images import resize
-from backend.priors.prior import ReferenceView
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -21,8 +18,18 @@ SMALLEST_SIDE = 16
 def reference_picture(image: Tensor) -> Tensor:
     """`image` [H, W, 4], straight RGBA in [0, 1], over white: [1, 3, S, S] in [0, 1], float32.
 
-    A picture that is not square gets transparent bands on both sides of its shorter dimension. Neither model moves or scales
-    the object: it should fill most of the picture and be seen whole.
+    Raises:
+        InputError: as `cut_out_picture`.
+    """
+    premultiplied = cut_out_picture(image)
+    return premultiplied[:, :3] + 1 - premultiplied[:, 3:]
+
+
+def cut_out_picture(image: Tensor) -> Tensor:
+    """`image` [H, W, 4], straight RGBA in [0, 1], as [1, 4, S, S], premultiplied, float32.
+
+    A picture that is not square gets transparent bands on both sides of its shorter dimension. No model moves or scales the
+    object: it should fill most of the picture and be seen whole.
 
     Raises:
         InputError: it is no such picture, too small, or shows nothing.
@@ -41,8 +48,7 @@ def reference_picture(image: Tensor) -> Tensor:
     side = max(height, width)
     above, left = (side - height) // 2, (side - width) // 2
     square = F.pad(image, (0, 0, left, side - width - left, above, side - height - above))
-    alpha = square[..., 3:]
-    return (square[..., :3] * alpha + 1 - alpha).permute(2, 0, 1)[None]
+    return torch.cat([square[..., :3] * square[..., 3:], square[..., 3:]], -1).permute(2, 0, 1)[None]
 
 
 def picture_latents_input(picture: Tensor, size: int) -> Tensor:
