@@ -8,6 +8,7 @@ nearest texel did not change, come back with their bits.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Appearance:
             own_mask = None if mask is None else _resized(mask, size).to(device)
             self._layers[name] = _Layer(values, self._maps[size], own_mask, name == "normal", device)
         base = self._maps[mesh.material.base_color.shape[:2]]
+        self._base_map, self._device = base, device
         self.highest_level = highest_safe_level(*base.face.shape, base.margin)
         """The smallest mip map of the base color in which charts keep apart."""
         self._uv = torch.from_numpy(np.ascontiguousarray(mesh.uvs[mesh.uv_faces], np.float32)).view(1, 1, -1, 2)
@@ -60,6 +62,13 @@ class Appearance:
     def parameters(self) -> dict[str, Tensor]:
         """What the optimizers move, by the material's property."""
         return {name: layer.values for name, layer in self._layers.items()}
+
+    @cached_property
+    def base_color_texels(self) -> tuple[Tensor, Tensor]:
+        """The texels of the base color that show the surface, flat indices [T], and pairs [E, 2] of rows of that list that lie
+        side by side in one chart."""
+        texels, pairs = self._base_map.side_by_side()
+        return torch.from_numpy(texels).to(self._device), torch.from_numpy(pairs).to(self._device)
 
     def for_rendering(self) -> Material:
         """The material as it is now; differentiable in the parameters."""

@@ -26,7 +26,10 @@ from backend.representations.mesh_regularizers import MeshRegularizers
 
 
 class MovingVertices:
-    """Parameter: `displacement` [P, 3], one row for each of the P places at which the mesh has vertices (mostly V)."""
+    """Parameter: `displacement` [P, 3], one row for each of the P places at which the mesh has vertices (mostly V).
+
+    `joined_faces` [F, 3] are the faces with the first vertex at each place for all that lie there.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class MovingVertices:
         if place is not None:
             joined = first[place[self.faces.long()]].int()
             faces = place[self.faces.long()].int()
+        self.joined_faces = joined
         self.topology = build_topology(joined)
         self.displacement = torch.zeros(len(first), 3, device=device, requires_grad=True)
         self._preconditioner = Preconditioner(len(first), unique_edges(faces), smoothing, self._fixed(len(first)))

@@ -71,6 +71,19 @@ class TexelMap:
         """`image` `[H, W, ...]` where every texel that shows no surface holds what the nearest one that does holds."""
         return image.reshape(-1, *image.shape[2:])[self.nearest[0]]
 
+    def side_by_side(self) -> tuple[np.ndarray, np.ndarray]:
+        """The flat indices [T] of the covered texels, and pairs [E, 2] of rows of that list: neighbors along a row or a column of
+        which both show the same chart."""
+        texels = np.flatnonzero(self.covered)
+        row = np.full(self.face.size, -1, dtype=np.int64)
+        row[texels] = np.arange(len(texels))
+        row, owner = row.reshape(self.face.shape), np.where(self.covered, self.chart[self.face], -1)
+        pairs = []
+        for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+            same = (owner[one] == owner[other]) & (owner[one] >= 0)
+            pairs.append(np.stack([row[one][same], row[other][same]], axis=1))
+        return texels, np.concatenate(pairs)
+
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """`values` `[V, C]` of the corners `faces` `[F, 3]`, at the points that the covered texels show, `[K, C]` float32.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.rendering.lighting import Light
+from backend.rendering import texture
 from backend.rendering.material_render import MaterialShading, render_material
 from backend.rendering.metal_rough import Illumination
 from backend.rendering.render import Rendered, ViewCameras
@@ -90,6 +91,20 @@ class TexturedMesh:
     def vertices(self) -> Tensor:
         """Where the vertices are now, [V, 3]; differentiable."""
         return self.surface.positions()
+
+    def texel_colors(self) -> tuple[Tensor, Tensor]:
+        """The base color as it is shown now, [T, 3] for the T texels that show the surface, and the pairs [E, 2] of those that
+        lie side by side in one chart; differentiable in the colors."""
+        texels, pairs = self.appearance.base_color_texels
+        return self._base_color().reshape(-1, 3).index_select(0, texels), pairs
+
+    def colors_at(self, face: Tensor, barycentrics: Tensor) -> Tensor:
+        """The base color [P, 3] at points given by faces [P] and barycentrics [P, 3]; differentiable in the texels."""
+        uv = (barycentrics[..., None] * self._uvs[self._uv_faces.long()[face]]).sum(1)
+        return texture(self._base_color(), uv[None, None])[0, 0]
+
+    def _base_color(self) -> Tensor:
+        return self.appearance.for_rendering().base_color
 
     def render(
         self,

@@ -70,6 +70,14 @@ class TriangleMesh:
         """Where the vertices are now, [V, 3]; differentiable."""
         return self.surface.positions()
 
+    def vertex_colors(self) -> Tensor:
+        """The colors as they are shown now, [V, 3] in [0, 1]; differentiable."""
+        return keep_in_range(self._shown_colors())
+
+    def colors_at(self, face: Tensor, barycentrics: Tensor) -> Tensor:
+        """The colors [P, 3] of points given by faces [P] and barycentrics [P, 3]; differentiable in the colors."""
+        return (barycentrics[..., None] * self.vertex_colors()[self.faces.long()[face]]).sum(1)
+
     def render(
         self, cameras: ViewCameras, resolution: int, light: Light | None = None, shading: Shading = "lit"
     ) -> Rendered:
@@ -77,7 +85,7 @@ class TriangleMesh:
         return render_mesh(
             self.vertices(),
             self.faces,
-            keep_in_range(self._shown_colors()),
+            self.vertex_colors(),
             cameras,
             resolution,
             light=light,
