@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +14,8 @@ DIRECTIONS = 64
 REFINED = 4
 """How many of the best planes are refined."""
 ROUNDS = 30
+EQUAL = 1e-7
+"""Differences of two planes' asymmetries that are rounding."""
 
 
 def mirrored(points: Float[Tensor, "P 3"], normal: Float[Tensor, "3"]) -> Float[Tensor, "P 3"]:
@@ -39,44 +43,47 @@ def color_asymmetry(colors: Float[Tensor, "P 3"], nearest: Float[Tensor, "P 3"])
 
 
 @torch.no_grad()
-def find_symmetry_plane(points: Float[Tensor, "P 3"]) -> Float[Tensor, "3"]:
-    """Unit normal of the plane through the origin in which `points`, evenly spread on a surface, come closest to themselves.
+def find_symmetry_plane(
+    points: Float[Tensor, "P 3"], nearest: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "3"]:
+    """Unit normal of the plane through the origin in which a surface comes closest to itself.
 
-    The axes, the principal axes and 64 directions spread over the half sphere are tried; the four best are refined by turns of
-    nearest points and plane, as in iterative closest points (Besl and McKay 1992): with p and its nearest q fixed, |mirrored p - q|^2
-    = |p - q|^2 + 4 (p . n)(q . n), so the best n is the eigenvector of sum (p q' + q p') with the smallest eigenvalue. The best of all
-    is returned, of equals the first (the axes come first); its largest component is positive.
+    `points` are spread evenly over it; `nearest` maps any points [P, 3] to the surface's nearest ones. The axes, the principal
+    axes and 64 directions spread over the half sphere are tried; the four best are refined by turns of nearest points and plane,
+    as in iterative closest points (Besl and McKay 1992): with p and its nearest q fixed, |mirrored p - q|^2 = |p - q|^2 +
+    4 (p . n)(q . n), so the best n is the eigenvector of sum (p q' + q p') with the smallest eigenvalue. The best of all is
+    returned, of about equals the first (the axes come first); its largest component is positive.
     """
     axes = torch.eye(3, dtype=points.dtype, device=points.device)
     principal = torch.linalg.eigh(points.T @ points)[1].T
     candidates = torch.cat([axes, principal, _directions(points)])
-    scores = torch.stack([_score(points, normal)[0] for normal in candidates])
-    best = torch.argsort(scores, stable=True)[:REFINED].tolist()
+    scores = torch.stack([_score(points, normal, nearest)[0] for normal in candidates])
+    best = sorted(torch.argsort(scores, stable=True)[:REFINED].tolist())
     tried = [(scores[index], candidates[index]) for index in best]
-    tried += [_refined(points, candidates[index]) for index in best]
-    unit = points.square().sum(dim=1).mean()
+    tried += [_refined(points, candidates[index], nearest) for index in best]
     least = torch.stack([score for score, _ in tried]).min()
-    normal = next(normal for score, normal in tried if score <= least + 1e-6 * unit)
+    unit = points.square().sum(dim=1).mean()
+    normal = next(normal for score, normal in tried if score <= least + EQUAL * unit)
     return normal * normal[normal.abs().argmax()].sign()
 
 
-def _refined(points: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    score, nearest = _score(points, normal)
+def _refined(points: Tensor, normal: Tensor, nearest: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    score, found = _score(points, normal, nearest)
     for _ in range(ROUNDS):
-        product = points.T @ nearest
+        product = points.T @ found
         turned = torch.linalg.eigh(product + product.T)[1][:, 0]
-        better, found = _score(points, turned)
+        better, there = _score(points, turned, nearest)
         if better >= score:
             break
-        score, normal, nearest = better, turned, found
+        score, normal, found = better, turned, there
     return score, normal
 
 
-def _score(points: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+def _score(points: Tensor, normal: Tensor, nearest: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Mean squared distance of the mirrored points to the nearest ones, and these."""
     other = mirrored(points, normal)
-    nearest = points[torch.cdist(other, points, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)]
-    return (other - nearest).square().sum(dim=1).mean(), nearest
+    found = nearest(other)
+    return (other - found).square().sum(dim=1).mean(), found
 
 
 def _directions(points: Tensor) -> Tensor:

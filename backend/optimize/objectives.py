@@ -68,4 +68,12 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
     Raises:
         InputError: a loss is asked for that the job has nothing to compute from; says what is missing.
     """
-    return []
+    # They import what is above.
+    from backend.optimize.color_objective import make_color_objective
+    from backend.optimize.shape_objective import make_shape_objective
+
+    made = [
+        make_shape_objective(stage, representation),
+        make_color_objective(stage, representation),
+    ]
+    return [objective for objective in made if objective is not None]
