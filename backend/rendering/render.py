@@ -50,7 +50,7 @@ class Rendered:
         rgb: `[N, R, R, 3]`, premultiplied by alpha.
         alpha: `[N, R, R, 1]`, coverage in [0, 1].
         depth: `[N, R, R]`, distance along the viewing axis to the nearest surface, infinite on the background; it
-            carries no gradient.
+            carries a gradient only where a volume was rendered, whose rays are stopped in the mean at that distance.
     """
 
     rgb: Tensor

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the operators need no more than torch and Warp
 __all__ = [
     "Chords",
     "VolumeImage",
+    "mean_depth",
     "occupied_samples",
     "peak_along",
     "render_parts",
@@ -85,6 +86,23 @@ def sum_along(
 ) -> Float[Tensor, "P C"]:
     """Weighted sums over the samples of each of `count` rays; `rays` [M] is the ray of each sample."""
     return accumulate_along_rays(weights, values, rays, count)
+
+
+def mean_depth(
+    distance: Float[Tensor, "N H W"],
+    opacity: Float[Tensor, "N H W"],
+    cameras: CameraPositions,
+    directions: Float[Tensor, "N H W 3"],
+) -> Float[Tensor, "N H W"]:
+    """Distance along the viewing axis at which rays with these unit directions are stopped in the mean.
+
+    `distance` is the visibility-weighted sum along each ray, as in `VolumeImage`. Infinite, without gradient, where less
+    than half of a ray is stopped: there the mean says nothing about a surface.
+    """
+    stopped = opacity >= 0.5
+    axis = -cameras.camera_to_world()[:, :3, 2]
+    along = distance / opacity.clamp_min(0.5) * torch.einsum("nhwc,nc->nhw", directions, axis)
+    return torch.where(stopped, along, torch.inf)
 
 
 @torch.no_grad()

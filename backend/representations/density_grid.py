@@ -18,7 +18,7 @@ from torch import Tensor
 
 from backend.rendering.lighting import CameraPositions, Light, Shading
 from backend.rendering.render import Rendered
-from backend.rendering.volume import Chords, VolumeImage, render_volume, shade_volume, unit_sphere_chords
+from backend.rendering.volume import Chords, VolumeImage, mean_depth, render_volume, shade_volume, unit_sphere_chords
 from backend.representations.convert import adaptive_surface
 from backend.representations.mesh_data import MeshData
 from backend.representations.surface_level import SampledField
@@ -70,7 +70,7 @@ class DensityGrid:
     ) -> Rendered:
         """Volume-render [N, R, R] pixels; `light` and `shading` mean what they mean in `render_mesh`.
 
-        Depth is the mean distance along the viewing axis, infinite where less than half of a ray is stopped.
+        Depth is the mean distance along the viewing axis, differentiable, infinite where less than half of a ray is stopped.
         """
         origins, directions = cameras.rays(resolution, resolution)
         image = self.composite(
@@ -81,10 +81,7 @@ class DensityGrid:
         if torch.is_grad_enabled():
             self._opacity = alpha
         rgb = shade_volume(image.color.view(*shape, 3), image.normal.view(*shape, 3), alpha, cameras, light, shading)
-        with torch.no_grad():
-            axis = -cameras.camera_to_world()[:, :3, 2]
-            along = (image.distance / image.opacity).view(shape) * torch.einsum("nhwc,nc->nhw", directions, axis)
-            depth = torch.where(alpha[..., 0] >= 0.5, along, torch.inf)
+        depth = mean_depth(image.distance.view(shape), alpha[..., 0], cameras, directions)
         return Rendered(rgb, alpha, depth)
 
     def regularization(self, names: Collection[str] | None = None) -> dict[str, Tensor]:

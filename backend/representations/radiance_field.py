@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from backend.errors import InputError
 from backend.rendering.lighting import Light, Shading
 from backend.rendering.render import Rendered
-from backend.rendering.volume import Chords, shade_volume, sum_along, unit_sphere_chords, visibility_weights
+from backend.rendering.volume import Chords, mean_depth, shade_volume, sum_along, unit_sphere_chords, visibility_weights
 from backend.representations.convert import field_surface
 from backend.representations.implicit_field import make_field
 from backend.representations.mesh_data import MeshData
@@ -91,8 +91,8 @@ class RadianceField:
     ) -> Rendered:
         """Volume-render [N, R, R] pixels; `light` and `shading` mean what they mean in `render_mesh`.
 
-        Depth is the mean distance along the viewing axis, infinite where less than half of a ray is stopped. Renders
-        that record gradients also look anew, now and then, at which cells are empty.
+        Depth is the mean distance along the viewing axis, differentiable, infinite where less than half of a ray is stopped.
+        Renders that record gradients also look anew, now and then, at which cells are empty.
 
         Raises:
             InputError: the shading is unknown, or a camera's numbers are not finite.
@@ -114,10 +114,7 @@ class RadianceField:
         shape = origins.shape[:3]
         alpha = seen.opacity.view(*shape, 1)
         rgb = shade_volume(seen.color.view(*shape, 3), seen.normal.view(*shape, 3), alpha, cameras, light, shading)
-        with torch.no_grad():
-            axis = -cameras.camera_to_world()[:, :3, 2]
-            along = (seen.distance / seen.opacity).view(shape) * torch.einsum("nhwc,nc->nhw", directions, axis)
-            depth = torch.where(alpha[..., 0] >= 0.5, along, torch.inf)
+        depth = mean_depth(seen.distance.view(shape), alpha[..., 0], cameras, directions)
         return Rendered(rgb, alpha, depth)
 
     def regularization(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -212,7 +209,7 @@ class RadianceField:
         spread = torch.zeros_like(facing_away)
         if torch.is_grad_enabled() and largest(self.settings.distortion) > 0.0:
             spread = distortion(weights, chords.step)
-        distance = (weights.detach() * chords.middles()).sum(1)
+        distance = (weights * chords.middles()).sum(1)
         return weights.sum(1), color, normal, distance, facing_away, spread
 
     def _march(self, chords: Chords, occupied: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

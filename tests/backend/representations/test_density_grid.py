@@ -9,7 +9,7 @@ import torch
 from backend.cameras import Cameras
 from backend.rendering import Light, render_mesh
 from backend.rendering.implementation import implementation
-from backend.rendering.volume import render_volume, unit_sphere_chords
+from backend.rendering.volume import mean_depth, render_volume, unit_sphere_chords
 from backend.representations.density_grid import DENSITY_SCALE, DensityGrid
 from backend.representations.primitives import icosphere
 from protocol.settings import GridStage
@@ -98,6 +98,33 @@ def test_gradients_match_finite_differences():
         return image.opacity, image.normal, image.color, image.distance
 
     assert torch.autograd.gradcheck(seen, (logits, normals, colors), fast_mode=True)
+
+
+def test_depth_is_measured_along_the_viewing_axis_and_follows_finite_differences():
+    cameras = Cameras.orbit([0.0, 70.0], [10.0, -20.0])
+    _, directions = cameras.rays(4, 4)
+    axis = -cameras.camera_to_world()[:, :3, 2]
+    wall = 2.5 / torch.einsum("nhwc,nc->nhw", directions, axis).double()  # along the ray to a wall at a depth of 2.5
+    generator = torch.Generator().manual_seed(8)
+    opacity = (0.2 + 0.8 * torch.rand(2, 4, 4, dtype=torch.float64, generator=generator)).requires_grad_()
+    stopped = opacity.detach() >= 0.5
+    assert 5 < stopped.sum() < 30
+    depth = mean_depth(wall * opacity.detach(), opacity.detach(), cameras, directions)
+    torch.testing.assert_close(depth[stopped], torch.full_like(depth[stopped], 2.5), atol=1e-6, rtol=0.0)
+    assert torch.isinf(depth[~stopped]).all()
+    distance = (wall * opacity.detach()).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda distance, opacity: mean_depth(distance, opacity, cameras, directions)[stopped], (distance, opacity)
+    )
+
+
+def test_empty_rays_leave_the_gradient_of_depth_finite():
+    grid = small_grid()
+    with torch.no_grad():
+        grid.density_logits[:, :, :4] = -1000.0
+    depth = grid.render(Cameras.orbit([0.0], 10.0), 16).depth
+    depth[torch.isfinite(depth)].sum().backward()
+    assert torch.isfinite(grid.density_logits.grad).all() and grid.density_logits.grad.count_nonzero() > 0
 
 
 def test_looks_like_the_mesh_of_the_same_ball():

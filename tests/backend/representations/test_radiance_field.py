@@ -98,11 +98,12 @@ def test_gradients_match_finite_differences(encoding):
     chords = unit_sphere_chords(origins, directions, 24)
     occupied = torch.ones(25, 24, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
-    pulls = [torch.randn(25, *shape, generator=generator).double() for shape in ((), (3,), (3,), ())]
+    pulls = [torch.randn(25, *shape, generator=generator).double() for shape in ((), (3,), (3,), (), ())]
 
     def loss() -> Tensor:
-        opacity, color, normal, _, _, spread = field._composite_part(chords, occupied, True)  # orientation: a test of its own
-        return sum((pull * value).sum() for pull, value in zip(pulls, (opacity, color, normal, spread)))
+        # orientation: a test of its own
+        opacity, color, normal, distance, _, spread = field._composite_part(chords, occupied, True)
+        return sum((pull * value).sum() for pull, value in zip(pulls, (opacity, color, normal, spread, distance)))
 
     parameters = list(field.field.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss(), parameters), strict=True):
@@ -115,6 +116,19 @@ def test_gradients_match_finite_differences(encoding):
         slope = (values[0] - values[1]) / 2e-8
         assert abs(slope) > 1e-4
         assert float((gradient * way).sum()) == pytest.approx(slope, rel=1e-3)
+
+
+def test_depth_has_a_gradient_where_there_is_a_surface_and_none_elsewhere():
+    field = small()
+    depth = field.render(Cameras.orbit([0.0], 10.0), 16).depth
+    covered = torch.isfinite(depth)
+    assert 20 < covered.sum() < 200
+    depth[~covered].sum().backward(retain_graph=True)
+    assert all(parameter.grad.count_nonzero() == 0 for parameter in field.field.parameters())
+    depth[covered].sum().backward()
+    for parameter in field.field.parameters():
+        assert torch.isfinite(parameter.grad).all()
+    assert any(parameter.grad.count_nonzero() > 0 for parameter in field.field.parameters())
 
 
 def test_leaving_out_empty_cells_and_what_is_hidden_leaves_the_picture(monkeypatch):
