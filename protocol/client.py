@@ -11,9 +11,11 @@ import itertools
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .client_conversation import Conversation, Prepare
 from .client_events import ClientEvent
@@ -22,6 +24,8 @@ from .client_requests import Command
 from .client_thread import ClientThread
 from .mesh_codec import Mesh
 from .messages import Cancel, Fetch, JobRequest, ListJobs, Pause, Resume, Shutdown, Steer
+from .picture_codec import Picture
+from .submission_codec import Attachments
 
 CLOSE_SECONDS = 2.0
 
@@ -74,13 +78,22 @@ class Client:
 
     # ---- jobs
 
-    def submit(self, request: JobRequest, mesh: Mesh | None = None, job: str | None = None) -> str:
+    def submit(
+        self,
+        request: JobRequest,
+        mesh: Mesh | None = None,
+        job: str | None = None,
+        pictures: Sequence[Picture] = (),
+        masks: Sequence[np.ndarray] = (),
+    ) -> str:
         """Send a job, with the mesh to refine if there is one; returns the id it has (drawn here unless given) at once.
 
-        `Submitted` tells the outcome. The job is watched from its first event. `mesh` must not be written to until then.
+        `pictures` belong to the request's references and `masks` [V] float32 to its regions, in their order. `Submitted`
+        tells the outcome. The job is watched from its first event. No array must be written to until then.
         """
         job = job or secrets.token_hex(16)
-        self._command(self._conversation.submit, self._next_number(), job, request, mesh)
+        attached = Attachments(mesh, tuple(pictures), tuple(masks))
+        self._command(self._conversation.submit, self._next_number(), job, request, attached)
         return job
 
     def watch(self, job: str, after: int = 0) -> None:

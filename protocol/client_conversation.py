@@ -31,7 +31,7 @@ from .client_inbox import Inbox
 from .client_jobs import Topology, WatchedJob
 from .client_requests import Command, Requests, Submission
 from .codec import Frame, Received, WireError
-from .mesh_codec import Mesh, mesh_frames, read_mesh
+from .mesh_codec import read_mesh
 from .messages import (
     Accepted,
     Acknowledge,
@@ -50,6 +50,7 @@ from .messages import (
     Unwatch,
     Watch,
 )
+from .submission_codec import Attachments, submission_frames
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,9 @@ class Conversation:
 
     # ---- what the consumer wants
 
-    def submit(self, request: int, job: str, job_request: JobRequest, mesh: Mesh | None) -> None:
+    def submit(self, request: int, job: str, job_request: JobRequest, attached: Attachments) -> None:
         self._jobs[job] = WatchedJob(job, after=0)
-        self._requests.submit(Submission(request, job, job_request, mesh))
+        self._requests.submit(Submission(request, job, job_request, attached))
 
     def watch(self, job: str, after: int) -> None:
         self._inbox.forget(job, Happened)
@@ -138,23 +139,20 @@ class Conversation:
 
     def _submit(self, submission: Submission) -> Outgoing | None:
         message = Submit(request=submission.request, job=submission.job, job_request=submission.job_request)
-        if submission.mesh is None:
-            return Outgoing(message, bulk=True)
+        mesh = submission.attached.mesh
         try:
-            header, buffers = mesh_frames(submission.mesh)
-            if submission.mesh.faces is None:
-                raise WireError("invalid", "The mesh to refine has no faces; expected at least one.")
+            message, buffers = submission_frames(message, submission.attached)
         except WireError as error:
             self._requests.take_submission(submission.request)
             self._not_submitted(submission, error.code, error.message)
             return None
-        if (watched := self._jobs.get(submission.job)) is not None and watched.start is None:
-            faces = np.array(submission.mesh.faces, dtype=np.int32)
+        if mesh is not None and (watched := self._jobs.get(submission.job)) is not None and watched.start is None:
+            faces = np.array(mesh.faces, dtype=np.int32)
             faces.flags.writeable = False
-            watched.start = Topology(0, faces, header.vertices)
+            watched.start = Topology(0, faces, message.mesh.vertices)
             if watched.follow is not None and watched.follow.known is None:
                 watched.follow.known = watched.start
-        return Outgoing(msgspec.structs.replace(message, mesh=header), buffers, bulk=True)
+        return Outgoing(message, buffers, bulk=True)
 
     def _due_for(self, job: WatchedJob, now: float) -> Iterator[Outgoing]:
         if job.watch_due(now):

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .mesh_codec import Mesh
 from .messages import Cancel, Fetch, JobRequest, ListJobs, Pause, Refused, Resume, Shutdown, Steer
+from .submission_codec import Attachments
 
 PATIENCE_SECONDS = 60.0
 
@@ -32,7 +32,7 @@ class Submission:
     request: int
     job: str
     job_request: JobRequest
-    mesh: Mesh | None
+    attached: Attachments
     sent: bool = False
     """On the link that there is now."""
     ever_sent: bool = False

@@ -1,8 +1,9 @@
 """Message <-> frames, and every limit of the wire.
 
-A message travels as one multipart ZeroMQ message: a msgpack header of at most 64 KiB, then at most three raw buffers
-(the arrays of a mesh). msgpack makes the bytes, msgspec says whether they are a message. Whatever comes from the other
-side, `decode` either returns a typed message or raises `WireError`; it copies no buffer.
+A message travels as one multipart ZeroMQ message: a msgpack header of at most 64 KiB, then raw buffers: the arrays of a
+mesh, with a submission those of its pictures and masks as well. msgpack makes the bytes, msgspec says whether they are a
+message. Whatever comes from the other side, `decode` either returns a typed message or raises `WireError`; it copies no
+buffer.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import msgpack
 import msgspec
 import zmq
 
-from .messages import ErrorCode
+from .messages import MAX_PICTURES, MAX_REGIONS, ErrorCode
 
 MAX_HEADER_BYTES = 64 * 1024
-MAX_BUFFERS = 3
+MAX_BUFFERS = 3 + 3 * MAX_PICTURES + MAX_REGIONS
+"""A mesh, pictures with depth and normals, and masks."""
 MAX_BUFFER_BYTES = 64 * 1024 * 1024
 MAX_TEXT_BYTES = 16_384
 """Of one string within a header: 4000 characters of at most four bytes fit."""
@@ -61,7 +63,7 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class Received(Generic[M]):
-    """A message that is what it should be, and the raw buffers that came with it (unchecked: see mesh_codec)."""
+    """A message that is what it should be, and the raw buffers that came with it, unchecked: see mesh_codec, submission_codec."""
 
     message: M
     buffers: tuple[memoryview, ...]
@@ -97,7 +99,7 @@ def encode(message: msgspec.Struct, buffers: Sequence[Frame] = ()) -> list[Frame
 def decode(frames: Sequence[Frame], kinds: type[M]) -> Received[M]:
     """The message in `frames`, one of the union `kinds`. Raises WireError, and nothing else, for anything else."""
     if not frames:
-        raise WireError("invalid", "An empty message came; expected a msgpack header and up to three buffers.")
+        raise WireError("invalid", "An empty message came; expected a msgpack header and its buffers.")
     _check_sizes(_size(frames[0]), [_size(frame) for frame in frames[1:]], "The message")
     plain = _unpack(frames[0])
     request = _request_of(plain)
@@ -106,7 +108,7 @@ def decode(frames: Sequence[Frame], kinds: type[M]) -> Received[M]:
         message = msgspec.convert(plain, kinds)
     except msgspec.ValidationError as error:
         raise WireError("invalid", f"{_name_of(plain)} is not valid here: {_quote(error)}.", request) from None
-    if len(frames) > 1 and getattr(message, "mesh", None) is None:
+    if len(frames) > 1 and not (getattr(message, "mesh", None) or getattr(message, "pictures", ())):
         raise WireError("invalid", f"{_name_of(plain)} came with {len(frames) - 1} buffers; expected none.", request)
     return Received(message, tuple(_view(frame) for frame in frames[1:]))
 

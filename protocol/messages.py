@@ -32,6 +32,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 MAX_VERTICES = 2_000_000
 MAX_FACES = 4_000_000
+MIN_SIDE, MAX_SIDE = 16, 2048
+"""Of a picture, in pixels."""
+MAX_PICTURES = 4
+MAX_REGIONS = 8
 
 JobState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
 ErrorCode = Literal[
@@ -316,8 +320,8 @@ class PictureHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     [height, width] float32 if `depth`, larger is farther, NaN unknown; normals [height, width, 3] float32 if `normals`, in
     camera axes (right, up, toward the camera)."""
 
-    width: Annotated[int, Meta(ge=16, le=2048)]
-    height: Annotated[int, Meta(ge=16, le=2048)]
+    width: Annotated[int, Meta(ge=MIN_SIDE, le=MAX_SIDE)]
+    height: Annotated[int, Meta(ge=MIN_SIDE, le=MAX_SIDE)]
     depth: bool = False
     normals: bool = False
 
@@ -339,20 +343,22 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prior: Name = "toybox"
     """One of Welcome's."""
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
-    references: Annotated[tuple[ReferenceSettings, ...], Meta(max_length=4)] = ()
-    regions: Annotated[tuple[RegionSettings, ...], Meta(max_length=8)] = ()
+    references: Annotated[tuple[ReferenceSettings, ...], Meta(max_length=MAX_PICTURES)] = ()
+    regions: Annotated[tuple[RegionSettings, ...], Meta(max_length=MAX_REGIONS)] = ()
 
 
 class Submit(Message):
     """Client to service, with the frames of the mesh for refine, then those of each picture, then one mask [vertices] float32
-    in [0, 1] for each region: 0 keeps a vertex's bits, 1 frees it, between is a soft border. The client draws the job's id, so that sending the same
-    submission again (after a lost connection) makes no second job; another one under the same id is refused."""
+    in [0, 1] for each region: 0 keeps a vertex's bits, 1 frees it, between is a soft border.
+
+    The client draws the job's id, so that sending the same submission again (after a lost connection) makes no second job;
+    another one under the same id is refused."""
 
     request: Request
     job: HexId
     job_request: JobRequest
     mesh: MeshHeader | None = None
-    pictures: Annotated[tuple[PictureHeader, ...], Meta(max_length=4)] = ()
+    pictures: Annotated[tuple[PictureHeader, ...], Meta(max_length=MAX_PICTURES)] = ()
     """One for each of the request's references."""
 
 

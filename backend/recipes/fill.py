@@ -69,8 +69,10 @@ def settings_for(request: JobRequest, family: str = "toybox") -> JobSettings:
     if request.steps is not None:
         stages = shortened(stages, request.steps)
     prompt = request.prompt.strip()
-    if not prompt:
-        raise InputError('The prompt is empty; say what to make in words, for example "a red mushroom".')
+    if not prompt and not request.references:
+        raise InputError('The prompt is empty; say what to make in words, for example "a red mushroom", or give a reference picture.')
+    if request.regions and request.command == "generate":
+        raise InputError("Regions are parts of a mesh to refine; to generate, leave them out.")
     return JobSettings(
         prompt=prompt,
         stages=stages,
@@ -79,5 +81,7 @@ def settings_for(request: JobRequest, family: str = "toybox") -> JobSettings:
         prior=request.prior,
         recipe=name,
         strength=request.strength,
+        references=request.references,
+        regions=request.regions,
         threads=request.threads,
     )

@@ -1,4 +1,4 @@
-"""The files of a job: `jobs/ID/` with the mesh it began with, its checkpoint and its result, each written whole or not at all.
+"""The files of a job: `jobs/ID/` with what it began with, its checkpoint and its result, each written whole or not at all.
 
 A mesh file is a line that says what it is, the length of a msgpack header, that header, and the arrays as they travel.
 """
@@ -36,6 +36,7 @@ class JobFiles:
     def __init__(self, service_folder: Path, job: HexId) -> None:
         self.folder = service_folder / JOBS_FOLDER / job
         self.start = self.folder / "start.mesh"
+        self.inputs = self.folder / "start.inputs"
         self.result = self.folder / "result.mesh"
         self.lock = self.folder / "lock"
 

@@ -68,8 +68,8 @@ class JobRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: JobState
     request: JobRequest
     settings: JobSettings
-    mesh_digest: str | None
-    """Of the start mesh's frames, to know the same submission again."""
+    digest: str | None = msgspec.field(name="mesh_digest")
+    """Of all that was attached, to know the same submission again. (Stored under the name that it had for meshes alone.)"""
     prompt: Words
     negative_prompt: Words
     strength: Fraction

@@ -121,7 +121,7 @@ class Jobs:
 
     def steer(self, message: Steer, answer: Answer) -> None:
         record, worker = self.known(message.job), self._pool.of(message.job)
-        if message.prompt is not None and not message.prompt.strip():
+        if message.prompt is not None and not message.prompt.strip() and not record.settings.references:
             raise Refusal("input", 'The prompt is empty; say what to make in words, for example "a red mushroom".')
         given = {"prompt": message.prompt, "negative_prompt": message.negative_prompt}
         message = replace(message, **{name: words.strip() for name, words in given.items() if words is not None})

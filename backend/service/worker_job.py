@@ -20,9 +20,12 @@ from backend.errors import InputError
 from backend.file_lock import try_lock
 from backend.optimize import events
 from backend.optimize.control import Aim, Control
+from backend.optimize.inputs import Picture, RegionMask
 from backend.optimize.run import run_job
 from backend.priors.prior import Prior
 from backend.representations import MeshData, check_and_repair
+from backend.service.diagnosis import diagnosis_of
+from backend.service.input_files import read_inputs
 from backend.service.job_files import DamagedFile, JobFiles, disk_error, load_mesh_file, save_mesh_file
 from backend.service.prior_shelf import PriorShelf
 from backend.service.worker_link import ServiceLink
@@ -31,6 +34,7 @@ from protocol.codec import WireError
 from protocol.mesh_codec import Mesh, mesh_frames
 from protocol.messages import (
     Cancelled,
+    Diagnosis,
     Done,
     ErrorCode,
     Failed,
@@ -80,6 +84,7 @@ class WorkerJob:
         self._seconds_left: float | None = None
         self._step_seconds = 0.0
         self._numbers: dict[str, float] = {}
+        self._diagnosis: Diagnosis | None = None
         self._what = "beginning"
         self._shown = -math.inf
         self._preview: events.Preview | None = None
@@ -122,7 +127,7 @@ class WorkerJob:
             self._fall_back_if_unusable()
             # A checkpoint may be older than what the job was steered to last.
             self._control.steer(*vars(self._aim).values())
-            for event in self._events(start):
+            for event in self._events(start, *self._inputs(start)):
                 self._take(event)
                 self._heed(event)
             if self._control.cancelled:
@@ -130,8 +135,11 @@ class WorkerJob:
         finally:
             lock.close()
 
-    def _events(self, start: MeshData | None) -> Iterator[events.Event]:
-        return run_job(self._run.settings, start, self._prior, self._files.folder, self._control, resume=True)
+    def _events(
+        self, start: MeshData | None, pictures: tuple[Picture, ...], regions: tuple[RegionMask, ...]
+    ) -> Iterator[events.Event]:
+        folder, settings = self._files.folder, self._run.settings
+        return run_job(settings, start, self._prior, folder, self._control, resume=True, pictures=pictures, regions=regions)
 
     def _fall_back_if_unusable(self) -> None:
         """A job that waited was steered without asking the prior; one that cannot use the words keeps those it came with."""
@@ -166,6 +174,21 @@ class WorkerJob:
                 self._report(Warned(note))
         return checked
 
+    def _inputs(self, start: MeshData | None) -> tuple[tuple[Picture, ...], tuple[RegionMask, ...]]:
+        """One for each of the settings' references, one for each of its regions."""
+        settings = self._run.settings
+        if not (settings.references or settings.regions):
+            return (), ()
+        try:
+            pictures, masks = read_inputs(self._files.inputs)
+        except (DamagedFile, FileNotFoundError) as error:
+            raise InputError(f"The job's pictures and masks are not there any more ({error}). Submit the job anew.") from error
+        fits = (len(pictures), len(masks)) == (len(settings.references), len(settings.regions))
+        if not fits or any(start is None or len(mask) != len(start.positions) for mask in masks):
+            raise InputError(f"{self._files.inputs} belongs to another job. Submit the job anew.")
+        shown = tuple(Picture(picture.pixels, picture.depth, picture.normals) for picture in pictures)
+        return shown, tuple(RegionMask(vertices=mask) for mask in masks)
+
     # ---- what the loop says
 
     def _take(self, event: events.Event) -> None:
@@ -184,6 +207,8 @@ class WorkerJob:
                 self._numbers = {name: value for name, value in event.numbers.items() if math.isfinite(value)}
                 if time.monotonic() - self._shown >= PROGRESS_SECONDS or event.step == event.total:
                     self._show()
+            case events.Diagnosed():
+                self._diagnosis = diagnosis_of(event)
             case events.Preview():
                 self._preview = event
             case events.CheckpointSaved(step, _):
@@ -221,6 +246,7 @@ class WorkerJob:
                 step_seconds=self._step_seconds,
                 memory_megabytes=self._process.memory_info().rss / 1e6,
                 numbers=self._numbers,
+                diagnosis=self._diagnosis,
             )
         )
 

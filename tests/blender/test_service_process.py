@@ -35,7 +35,7 @@ if (folder / "stubborn").exists():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while (folder / "slow").exists():
     time.sleep(0.02)
-connection = {"protocol": 1, "service": "0.1.0", "instance": "0" * 32, "pid": os.getpid(), "control_port": 1, "bulk_port": 2}
+connection = {"protocol": 2, "service": "0.1.0", "instance": "0" * 32, "pid": os.getpid(), "control_port": 1, "bulk_port": 2}
 descriptor = os.open(folder / "connection.json", os.O_WRONLY | os.O_CREAT, 0o600)
 os.write(descriptor, json.dumps({**connection, "token": "0" * 64}).encode())
 os.close(descriptor)

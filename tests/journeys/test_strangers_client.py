@@ -97,7 +97,7 @@ class Client:
         path = folder / "connection.json"
         assert os.name != "posix" or [oct(one.stat().st_mode & 0o777) for one in (folder, path)] == ["0o700", "0o600"]
         self.file = file = json.loads(path.read_text())
-        assert file["protocol"] == 1, "This client is of another version."
+        assert file["protocol"] == 2, "This client is of another version."
         self.session = session or secrets.token_hex(16)
         self.heard: list[tuple[str, Map]] = []  # by which socket, and what
         self.unproven = ["control", "bulk"]  # sockets that have not reported their handshake
@@ -135,7 +135,7 @@ class Client:
                 return event["event"], event["value"]
 
     def hello(self) -> Map:
-        self.tell("control", "Hello", protocol=1, client="a stranger")
+        self.tell("control", "Hello", protocol=2, client="a stranger")
         self.next_ping = time.monotonic() + 2
         return self.receive("control", "Welcome")
 
@@ -299,7 +299,7 @@ def test_before_hello_and_from_other_versions_everything_is_refused(connect: Cal
     client = connect()
     assert client.refusal("control", "Ping") == "invalid"
     assert client.refusal("bulk", "Fetch", job=NOBODY) == "invalid"
-    client.tell("control", "Hello", protocol=2, client="a stranger from later")
+    client.tell("control", "Hello", protocol=3, client="a stranger from later")
     refused = client.receive("control", "Refused")
     assert (refused["code"], refused["request"]) == ("version", None) and refused["message"]
     assert client.hello()["session"] == client.session

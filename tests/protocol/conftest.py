@@ -40,7 +40,7 @@ E = TypeVar("E")
 class FakeService:
     """Answers like a service of the folder until `stop`. Its thread alone touches sockets; tests call `do`."""
 
-    def __init__(self, folder: Path, *, protocol: int = 1, token_in_file: str | None = None, jobs: dict[str, list[Map]] | None = None) -> None:
+    def __init__(self, folder: Path, *, protocol: int = 2, token_in_file: str | None = None, jobs: dict[str, list[Map]] | None = None) -> None:
         self.folder, self.protocol = folder, protocol
         self.instance, self.token = secrets.token_hex(16), secrets.token_hex(32)
         self.jobs: dict[str, list[Map]] = {} if jobs is None else jobs
@@ -279,8 +279,8 @@ def value_of(kind: Any) -> st.SearchStrategy[Any]:
             return st.text(st.characters(exclude_categories=["Cs"]), min_size=least or 0, max_size=min(most, 50))
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
-        case inspect.VarTupleType(item_type=item):
-            return st.lists(value_of(item), max_size=3).map(tuple)
+        case inspect.VarTupleType(item_type=item, min_length=least):
+            return st.lists(value_of(item), min_size=least or 0, max_size=max(least or 0, 3)).map(tuple)
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(value_of(key), value_of(value), max_size=3)
         case inspect.UnionType(types=types):

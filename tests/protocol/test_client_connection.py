@@ -89,7 +89,7 @@ def test_a_wrong_token_is_told_and_the_right_one_tried_at_once(start_service: An
     consumer.until_state("connected")
 
 
-@pytest.mark.parametrize(("protocol", "words"), [(2, "This side is older than the service"), (0, "The service is older than this side")])
+@pytest.mark.parametrize(("protocol", "words"), [(3, "This side is older than the service"), (1, "The service is older than this side")])
 def test_another_version_is_told_before_anything_is_sent(start_service: Any, start_client: Any, protocol: int, words: str) -> None:
     service = start_service(protocol=protocol)
     message = start_client().until_state("refused").message

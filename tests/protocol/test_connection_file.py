@@ -111,9 +111,9 @@ def test_what_is_no_plain_file_is_refused_and_never_waited_for(folder: Path, tmp
         (msgspec.json.encode(connection(control_port=0)), "control_port"),
         (msgspec.json.encode(connection(bulk_port=65536)), "bulk_port"),
         (msgspec.json.encode(connection(pid="5")), "pid"),
-        (b'{"protocol": 1}', "service"),
-        (b'{"protocol": 2, "new": true}', "version 2 .* version 1. This side is older than the service: update it"),
-        (b'{"protocol": 0}', "version 0 .* version 1. The service is older than this side: update it"),
+        (b'{"protocol": 2}', "service"),
+        (b'{"protocol": 3, "new": true}', "version 3 .* version 2. This side is older than the service: update it"),
+        (b'{"protocol": 1}', "version 1 .* version 2. The service is older than this side: update it"),
     ],
 )
 def test_a_broken_file_has_a_sentence(folder: Path, content: bytes, sentence: str) -> None:
