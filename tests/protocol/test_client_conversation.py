@@ -42,6 +42,7 @@ from protocol.messages import (
     Unwatch,
     Watch,
 )
+from protocol.submission_codec import Attachments
 
 JOBS = ["a" * 32, "b" * 32]
 FACES = [np.array([[0, 1, 2]], np.int32), np.array([[0, 2, 1]], np.int32), np.array([[1, 2, 3]], np.int32)]
@@ -82,7 +83,7 @@ class Exchange(RuleBasedStateMachine):
             return
         self.submitted[JOBS[0]] = []
         mesh = Mesh(POSITIONS, FACES[0]) if with_mesh else None
-        self.conversation.submit(self.conversation.next_number(), JOBS[0], JobRequest("generate", "x"), mesh)
+        self.conversation.submit(self.conversation.next_number(), JOBS[0], JobRequest("generate", "x"), Attachments(mesh))
 
     @rule(job=st.sampled_from(JOBS))
     def watch(self, job: str) -> None:
@@ -292,7 +293,7 @@ def test_a_service_that_says_anything_that_is_a_message(any_message: Any, data: 
     """In any order, about any job, as an answer to anything: nothing is raised but WireError for broken meshes."""
     inbox = Inbox()
     conversation = Conversation(inbox, itertools.count(1).__next__, None)
-    conversation.submit(conversation.next_number(), JOBS[0], JobRequest("refine", "x"), Mesh(POSITIONS, FACES[0]))
+    conversation.submit(conversation.next_number(), JOBS[0], JobRequest("refine", "x"), Attachments(Mesh(POSITIONS, FACES[0])))
     conversation.watch(JOBS[1], 0)
     for job in JOBS:
         conversation.follow(job)

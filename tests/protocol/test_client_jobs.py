@@ -19,8 +19,10 @@ from protocol.client_events import (
     Submitted,
     WatchRefused,
 )
+from protocol.losses import ReferenceSettings, RegionSettings
 from protocol.mesh_codec import Mesh
 from protocol.messages import Finished, JobRequest, Started
+from protocol.picture_codec import Picture
 
 JOB = "0123456789abcdef" * 2
 GENERATE = JobRequest(command="generate", prompt="a mug")
@@ -96,7 +98,7 @@ def test_a_submission_that_the_service_refuses(start_service: Any, start_client:
     ("request_", "broken", "words"),
     [
         (JobRequest("generate", "x" * 1001), None, "1000"),
-        (JobRequest("generate", ""), None, "prompt"),
+        (JobRequest("generate", "", references=(ReferenceSettings(azimuth=400),)), None, "1 references and 0 pictures"),
         (REFINE, Mesh(positions() * np.float32(np.nan), FACES), "Vertex 0"),
         (REFINE, Mesh(positions(), FACES + 2), "Face 0"),
         (REFINE, Mesh(positions(), None), "no faces"),
@@ -110,6 +112,43 @@ def test_a_submission_that_cannot_be_sent(start_service: Any, start_client: Any,
     assert re.search(words, consumer.until(Submitted, job=job).refused.message)
     consumer.until(Replied, request=consumer.client.pause(JOB))
     assert not service.of("Submit") and consumer.of(ConnectionChanged)[-1].state == "connected"
+
+
+def test_pictures_and_masks_go_with_it_and_go_again(start_service: Any, start_client: Any) -> None:
+    service, consumer = start_service(), start_client()
+    request = JobRequest("refine", "", references=(ReferenceSettings(azimuth=90),), regions=(RegionSettings("a lid"), RegionSettings()))
+    pixels, masks = np.arange(16 * 17 * 4, dtype=np.uint8).reshape(16, 17, 4), np.eye(2, 4, dtype=np.float32)
+    service.silent_on = {"Submit"}
+    consumer.client.submit(request, mesh(), JOB, [Picture(pixels)], list(masks))
+    service.until(lambda: service.of("Submit"))
+    service.silent_on = set()
+    service.break_link()
+    consumer.until(Submitted, job=JOB, refused=None)
+    first, again = service.of("Submit")
+    for submit in (first, again):
+        assert submit["pictures"] == [{"width": 17, "height": 16, "depth": False, "normals": False}]
+        assert [region["prompt"] for region in submit["job_request"]["regions"]] == ["a lid", ""]
+        assert submit["buffers"] == [positions().tobytes(), FACES.tobytes(), pixels.tobytes(), masks[0].tobytes(), masks[1].tobytes()]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "masks", "words"),
+    [
+        ([Picture(np.zeros((16, 16, 4), np.uint8))], [], "1 regions and 0 masks"),
+        ([Picture(np.zeros((15, 16, 4), np.uint8))], [np.ones(4)], "Picture 1: .*16 x 15 pixels"),
+        ([Picture(np.zeros((16, 16, 4)))], [np.ones(4)], "float64"),
+        ([Picture(np.zeros((16, 16, 4), np.uint8))], [np.ones(5)], "Region 1: .*4 vertices"),
+        ([Picture(np.zeros((16, 16, 4), np.uint8))], [np.full(4, np.nan)], "Region 1: .*nan"),
+    ],
+)
+def test_pictures_and_masks_that_cannot_be_sent(
+    start_service: Any, start_client: Any, pictures: list[Picture], masks: list[np.ndarray], words: str
+) -> None:
+    service, consumer = start_service(), start_client()
+    request = JobRequest("refine", "", references=(ReferenceSettings(),), regions=(RegionSettings(),))
+    job = consumer.client.submit(request, mesh(), None, pictures, masks)
+    assert re.search(words, consumer.until(Submitted, job=job).refused.message)
+    assert not service.of("Submit")
 
 
 def test_a_submission_without_an_answer_is_sent_again_under_the_same_id(start_service: Any, start_client: Any) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from protocol import messages
 from protocol.codec import (
     MAX_BUFFER_BYTES,
+    MAX_BUFFERS,
     MAX_ENTRIES,
     MAX_HEADER_BYTES,
     MAX_TEXT_BYTES,
@@ -24,6 +25,7 @@ from protocol.codec import (
     decode,
     encode,
 )
+from protocol.losses import ReferenceSettings, RegionSettings
 
 EVERYTHING = messages.ToServiceControl | messages.ToClientControl | messages.ToServiceBulk | messages.ToClientBulk
 AnyMessage = Callable[..., st.SearchStrategy[msgspec.Struct]]
@@ -188,7 +190,8 @@ def test_a_message_of_the_other_direction_is_refused() -> None:
 def test_frames_beyond_the_limits_are_refused() -> None:
     snapshot = encode(messages.Snapshot(JOB, 1, 1, 1, messages.MeshHeader(3, 1, False)))[0]
     assert refused([bytes(MAX_HEADER_BYTES + 1)]).code == "too_large"
-    assert refused([snapshot, b"", b"", b"", b""]).code == "too_large"
+    assert refused([snapshot, *[b""] * (MAX_BUFFERS + 1)]).code == "too_large"
+    assert len(decode([snapshot, *[b""] * MAX_BUFFERS], EVERYTHING).buffers) == MAX_BUFFERS == 23
     assert refused([snapshot] + [b""] * 100_000).code == "too_large"
     big = bytes(MAX_BUFFER_BYTES + 1)
     assert refused([snapshot, big]).code == "too_large"
@@ -214,7 +217,10 @@ def test_what_cannot_be_read_is_not_sent() -> None:
         messages.Steer(3, JOB, prompt="half of a pair: \ud800"),
         messages.Steer(3, JOB, strength=1.5),
         messages.Steer(3, JOB, strength=object()),  # type: ignore[arg-type]
-        messages.Submit(3, JOB, messages.JobRequest("generate", "")),
+        messages.Submit(3, JOB, messages.JobRequest("generate", "x" * 1001)),
+        messages.Submit(3, JOB, messages.JobRequest("refine", "a mug", regions=(RegionSettings(),) * 9)),
+        messages.Submit(3, JOB, messages.JobRequest("generate", "", references=(ReferenceSettings(azimuth=400),))),
+        messages.Submit(3, JOB, messages.JobRequest("generate", ""), pictures=(messages.PictureHeader(16, 4096),)),
         messages.Jobs(3, (messages.JobSummary(JOB, "queued", "generate", "字" * 1000, 0, 1, 0.0, 1),) * 100),
     ]:
         with pytest.raises(WireError) as caught:
