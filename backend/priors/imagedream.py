@@ -20,17 +20,12 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
+from backend.clip_input import clip_input
 from backend.priors.multiview import QUESTIONS, MVDreamPrior, text_of
 from backend.priors.multiview_unet import MultiViewUNet, camera_vectors
 from backend.priors.placement import Placement
 from backend.priors.prior import Conditioning, Question, ReferenceView, Views, check_questions
-from backend.priors.reference import (
-    clip_input,
-    needs_reference,
-    only_reference,
-    picture_latents_input,
-    reference_picture,
-)
+from backend.priors.reference import needs_reference, only_reference, picture_latents_input, reference_picture
 
 WITH_PICTURE = ("text", "plain")
 """The questions that are asked with the picture; the others with zeros in its place."""

@@ -1,6 +1,8 @@
-"""The reference picture of a prior that looks at pictures: checked, square, cut out or on white, and as CLIP wants to see it."""
+"""The reference picture of a prior that looks at pictures: checked, square, cut out or on white."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +10,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.priors.images import resize
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+from backend.priors.prior import ReferenceView
 
 SMALLEST_SIDE = 16
 
@@ -54,20 +54,6 @@ def cut_out_picture(image: Tensor) -> Tensor:
 def picture_latents_input(picture: Tensor, size: int) -> Tensor:
     """[1, 3, S, S] in [0, 1] -> [1, 3, size, size] in [-1, 1], as autoencoders want it."""
     return resize(picture, size) * 2 - 1
-
-
-def clip_input(picture: Tensor, size: int, corners: bool = False) -> Tensor:
-    """[1, 3, S, S] in [0, 1] -> [1, 3, size, size], normalized as CLIP was trained.
-
-    Bicubic: antialiased, as CLIP's own preprocessing does it, or with `corners` on corners and without antialiasing, as in
-    the code of Zero123.
-    """
-    if corners:
-        scaled = F.interpolate(picture, (size, size), mode="bicubic", align_corners=True)
-    else:
-        scaled = F.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    mean, deviation = (torch.tensor(values, device=picture.device).reshape(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_DEVIATION))
-    return (scaled - mean) / deviation
 
 
 def needs_reference(name: str) -> InputError:

@@ -20,6 +20,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from backend.clip_input import clip_input
 from backend.priors.autoencoder import LatentSpace
 from backend.priors.placement import Placement
 from backend.priors.prior import (
@@ -33,13 +34,7 @@ from backend.priors.prior import (
     check_questions,
     epsilon_from_v,
 )
-from backend.priors.reference import (
-    clip_input,
-    needs_reference,
-    only_reference,
-    picture_latents_input,
-    reference_picture,
-)
+from backend.priors.reference import needs_reference, only_reference, picture_latents_input, reference_picture
 
 QUESTIONS: tuple[Question, ...] = ("text", "plain", "negative", "empty")
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModel
 
 from backend.cameras.orbit import Cameras
+from backend.clip_input import clip_input
 from backend.errors import InputError
 from backend.priors.family import recipe_family_of
 from backend.priors.imagedream import ImageDreamPrior
@@ -26,7 +27,7 @@ from backend.priors.load import load_prior
 from backend.priors.multiview_unet import camera_vectors
 from backend.priors.pretrained_models import quiet
 from backend.priors.prior import PictureConditioned, ReferenceView, Views
-from backend.priors.reference import clip_input, reference_picture
+from backend.priors.reference import reference_picture
 from backend.priors.zero123 import PictureCamera, Zero123Prior, relative_pose
 from tests.backend.priors.original_models import (
     OriginalUNet,
