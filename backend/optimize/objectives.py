@@ -71,9 +71,11 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
     # They import what is above.
     from backend.optimize.color_objective import make_color_objective
     from backend.optimize.shape_objective import make_shape_objective
+    from backend.optimize.views_objective import make_views_objective
 
     made = [
         make_shape_objective(stage, representation),
         make_color_objective(stage, representation),
+        make_views_objective(stage),
     ]
     return [objective for objective in made if objective is not None]
