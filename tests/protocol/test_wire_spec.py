@@ -14,7 +14,7 @@ import msgspec.inspect as inspect
 import numpy as np
 import pytest
 
-from protocol import codec, location, mesh_codec, messages
+from protocol import codec, location, losses, mesh_codec, messages, picture_codec
 from protocol.codec import WireError, decode
 
 SPEC = Path(messages.__file__).with_name("SPEC.md").read_text(encoding="utf-8")
@@ -25,7 +25,8 @@ STRUCTS = {
     name: struct
     for name, struct in vars(messages).items()
     if isinstance(struct, type) and issubclass(struct, msgspec.Struct) and name != "Message" and struct.__module__ == messages.__name__
-}
+} | {"ReferenceSettings": losses.ReferenceSettings, "RegionSettings": losses.RegionSettings}
+PARTS = {"JobRequest", "JobSummary", "MeshHeader", "PictureHeader", "Diagnosis", "ReferenceSettings", "RegionSettings"}
 TOP_LEVEL = messages.ToServiceControl | messages.ToClientControl | messages.ToServiceBulk | messages.ToClientBulk
 
 
@@ -61,8 +62,8 @@ def in_words(kind: inspect.Type) -> str:
             return f"text <= {most}"
         case inspect.StrType(min_length=least, max_length=most):
             return f"text {least}..{most}"
-        case inspect.VarTupleType(item_type=item, max_length=most):
-            return f"list <= {most} of {in_words(item)}"
+        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            return f"list {most if least == most else f'<= {most}'} of {in_words(item)}"
         case inspect.DictType(key_type=key, value_type=value, max_length=most):
             return f"map{f' <= {most}' if most else ''} of {in_words(key)} to {in_words(value)}"
         case inspect.LiteralType(values=values):
@@ -126,6 +127,9 @@ def test_limits_are_those_of_the_code() -> None:
         "entries of a list or map": f"{codec.MAX_ENTRIES}",
         "mesh": f"{messages.MAX_VERTICES:,} vertices, {messages.MAX_FACES:,} faces",
         "coordinate": f"{mesh_codec.MAX_COORDINATE:g}",
+        "picture": f"{messages.MIN_SIDE} to {messages.MAX_SIDE} pixels in each direction, {messages.MAX_PICTURES} of a job",
+        "depth": f"{picture_codec.MAX_DEPTH:,.0f}",
+        "regions of a job": f"{messages.MAX_REGIONS}",
     }
     options = rows(SPEC.split("Both sides set, before bind or connect:")[1])
     assert options["MAXMSGSIZE` (of one frame)"] == [f"{codec.MAX_HEADER_BYTES:,}", f"{codec.MAX_BUFFER_BYTES:,}"]
@@ -133,7 +137,7 @@ def test_limits_are_those_of_the_code() -> None:
     assert SPEC.startswith(f"# Galatea's wire, version {messages.PROTOCOL}\n")
 
 
-@pytest.mark.parametrize("name", sorted(set(STRUCTS) - {"JobRequest", "JobSummary", "MeshHeader"}))
+@pytest.mark.parametrize("name", sorted(set(STRUCTS) - PARTS))
 def test_examples_are_messages(name: str) -> None:
     example = json.loads(re.search(r"```json\n(.*?)\n```", SECTIONS[name])[1])
     if STRUCTS[name] in messages.Happening.__args__:
