@@ -64,7 +64,10 @@ class LossSettings(Settings):
     clip_text: Weight = 0.0
     """1 - cosine between CLIP's embeddings of the renders and of the prompt."""
     clip_direction: Weight = 0.0
-    """1 - cosine between the change of the render's embedding and the text's, from a neutral text (Gal et al. 2022)."""
+    """1 - cosine between the change of the render's embedding since the start mesh and the text's, from `clip_neutral` to the
+    prompt (Gal et al. 2022)."""
+    clip_neutral: Annotated[str, Meta(max_length=1000)] = "a 3D object"
+    """What the start mesh shows, in words."""
 
     # Of the shape. Smooth normals and the Laplacian are the mesh stage's own: `normal_consistency` and `laplacian`.
     edge_lengths: Weight = 0.0

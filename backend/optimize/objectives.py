@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from backend.optimize.feature_networks import FeatureNetworks
 from backend.optimize.inputs import Inputs
 from backend.optimize.look import Look
 from backend.priors.prior import Prior
@@ -27,6 +28,7 @@ class Job:
     settings: JobSettings
     inputs: Inputs
     prior: Prior
+    features: FeatureNetworks = FeatureNetworks()
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class Seen:
     progress: float
     strength: float
     generator: torch.Generator
+    prompt: str = ""
+    """What the prior is asked for in this step."""
 
 
 class Objective(Protocol):
@@ -69,6 +73,7 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
         InputError: a loss is asked for that the job has nothing to compute from; says what is missing.
     """
     # They import what is above.
+    from backend.optimize.clip_objective import make_clip_objective
     from backend.optimize.color_objective import make_color_objective
     from backend.optimize.shape_objective import make_shape_objective
     from backend.optimize.views_objective import make_views_objective
@@ -77,5 +82,6 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
         make_shape_objective(stage, representation),
         make_color_objective(stage, representation),
         make_views_objective(stage),
+        make_clip_objective(stage, job),
     ]
     return [objective for objective in made if objective is not None]
