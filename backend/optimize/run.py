@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from backend.optimize.events import (
     StepDone,
     Warned,
 )
+from backend.optimize.feature_networks import load_feature_networks
 from backend.optimize.inputs import Inputs, Picture, RegionMask
 from backend.optimize.objectives import Job
 from backend.optimize.pictures import render_views
@@ -53,17 +54,20 @@ def run_job(
     *,
     pictures: Sequence[Picture] = (),
     regions: Sequence[RegionMask] = (),
+    report: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Event]:
     """Run the whole job, checkpointing into `folder`; the last event is `Finished` unless `control` cancels.
 
-    `pictures` belong to `settings.references` and `regions` to `settings.regions`, in their order.
+    `pictures` belong to `settings.references` and `regions` to `settings.regions`, in their order. `report` is told what is downloaded
+    for its losses, and how large that is.
     With `resume` it goes on from the folder's checkpoint if there is one, toward the aim it was steered to by then. Raises
     InputError for a prompt that the prior does not know, for stages that lack a mesh to begin with, and for a checkpoint
     of another job; a prompt that the job is steered to and the prior does not know is only warned of.
     """
     control = control or Control()
     torch.set_num_threads(settings.threads)
-    job = Job(settings, Inputs(start_mesh, tuple(pictures), tuple(regions)), prior)
+    features = load_feature_networks(settings, prior.alphas_cumprod.device, report)
+    job = Job(settings, Inputs(start_mesh, tuple(pictures), tuple(regions)), prior, features)
     mark = fingerprint(settings, job.inputs, prior.name)
     generator = torch.Generator().manual_seed(settings.seed)
     mesh = start_mesh

@@ -55,7 +55,7 @@ def distill_step(
     control = control_picture(prior.control, running.representation, look.cameras, prior.image_size)
     denoiser = Denoiser(prior, conditioning, Views(look.cameras, look.background, control))
     draws = draw(settings, progress, denoiser, shown, generator)
-    terms = running.terms(Seen(running.representation, look, rendered, progress, strength, generator))
+    terms = running.terms(Seen(running.representation, look, rendered, progress, strength, generator, conditioning.prompt))
     penalty = sum(terms.values(), start=torch.zeros((), device=look.background.device))
     running.clear_gradients()
 
