@@ -8,7 +8,7 @@ stage; one of them, at random, moves in each step, and the one that the prior li
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from backend.errors import InputError
 from backend.optimize.liking import prior_error
 from backend.optimize.objectives import Job
 from backend.optimize.plateau import PlateauWatch
+from backend.optimize.regions import Regions
 from backend.optimize.stages import Auxiliary, RunningStage, begin_stage, make_auxiliary, restore_stage
 from backend.optimize.starts import vary
 from backend.optimize.step import StepRecord, distill_step
@@ -50,7 +51,13 @@ class Population:
         return self.members[0].running
 
     def step(
-        self, within: int, strength: float, prior: Prior, conditioning: Conditioning, generator: torch.Generator
+        self,
+        within: int,
+        strength: float,
+        prior: Prior,
+        conditioning: Conditioning,
+        generator: torch.Generator,
+        of_regions: Mapping[str, Conditioning] | None = None,
     ) -> tuple[StepRecord, bool]:
         """Step `within` (from 0) of the stage, and whether the stage should end with it.
 
@@ -62,7 +69,8 @@ class Population:
         for member in self._moving(generator):
             member.running.pace = self.watch.pace
             draws = member.generator or generator
-            records.append(distill_step(member.running, within / self.stage.steps, strength, prior, conditioning, draws))
+            progress = within / self.stage.steps
+            records.append(distill_step(member.running, progress, strength, prior, conditioning, draws, of_regions))
         record = records[0]
         record.numbers.update(self.watch.numbers())
         # Candidates are watched when they have been chosen from; an object that waits for its network does not fall.
@@ -133,7 +141,9 @@ def work_left(stage: Stage, within: int) -> int:
     return stage.steps - within + (moving - 1) * max(0, trial_steps(stage) - within)
 
 
-def begin_population(stage: Stage, index: int, mesh: MeshData | None, job: Job) -> Population:
+def begin_population(
+    stage: Stage, index: int, mesh: MeshData | None, job: Job, regions: Regions | None = None
+) -> Population:
     """Stage `index` of a job at its first step: the first member as `begin_stage` makes it, others varied.
 
     Raises:
@@ -149,7 +159,7 @@ def begin_population(stage: Stage, index: int, mesh: MeshData | None, job: Job) 
     device = prior.alphas_cumprod.device
     members = []
     for number in range(max(count, candidates)):
-        member = Member(begin_stage(stage, mesh, device, job=job))
+        member = Member(begin_stage(stage, mesh, device, job=job, regions=regions))
         own = torch.Generator().manual_seed(_derived(seed, index, number))
         if number:
             vary(member.running.representation, own)

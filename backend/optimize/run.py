@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,8 +36,11 @@ from backend.optimize.inputs import Inputs, Picture, RegionMask
 from backend.optimize.objectives import Job
 from backend.optimize.pictures import render_views
 from backend.optimize.population import begin_population, restore_population, work_left
+from backend.optimize.region_prompts import conditionings_of
+from backend.optimize.regions import regions_of
 from backend.optimize.stages import RunningStage
 from backend.optimize.step import StepRecord
+from backend.optimize.strength import check_strength, has_start_mesh
 from backend.priors.prior import Conditioning, Prior
 from backend.representations.mesh_data import MeshData
 from backend.representations.primitives import start_shape
@@ -76,11 +79,17 @@ def run_job(
 
     checkpoint = load_checkpoint(folder, mark) if resume else None
     aim = checkpoint.aim if checkpoint else Aim(settings.prompt, settings.negative_prompt, settings.strength)
-    conditioning = prior.encode_prompt(aim.prompt, aim.negative_prompt)
+    check_strength(job)
+    regions_of_mesh = regions_of(job)
+    asked = conditionings_of(settings.regions, aim, prior)
     first_stage = checkpoint.stage if checkpoint else 0
     step = checkpoint.step if checkpoint else 0
     clock = _Clock(checkpoint.seconds if checkpoint else 0.0)
     saved = previewed = time.monotonic()
+    if checkpoint is None and aim.strength == 0.0 and has_start_mesh(job):
+        yield Warned("At strength 0 nothing may change: the mesh comes back as it was. Choose a larger one to change it.")
+        yield Finished(0, start_mesh, 0.0)
+        return
 
     for index in range(first_stage, len(settings.stages)):
         stage = settings.stages[index]
@@ -90,20 +99,20 @@ def run_job(
             generator.set_state(checkpoint.generator)
             checkpoint = None
         else:
-            population, within = begin_population(stage, index, mesh, job), 0
+            population, within = begin_population(stage, index, mesh, job, regions_of_mesh), 0
         with contextlib.closing(population):
             yield StageStarted(index, len(settings.stages), stage.__struct_config__.tag, stage.steps)
             if population.is_to_choose(within):
-                yield Chosen(step, index, *population.choose(within, prior, conditioning))
+                yield Chosen(step, index, *population.choose(within, prior, asked[""]))
 
             while within < stage.steps:
                 control.wait_while_paused()
                 wanted = control.steered(aim)
                 if wanted != aim:
-                    aim, conditioning, told = _steer(step, aim, wanted, conditioning, prior)
+                    aim, asked, told = _steer(step, aim, wanted, asked, job)
                     yield told
                 started, work = time.monotonic(), _work_left(settings, index, within)
-                record, ended = population.step(within, aim.strength, prior, conditioning, generator)
+                record, ended = population.step(within, aim.strength, prior, asked[""], generator, asked)
                 within, step = within + 1, step + 1
                 left_out = stage.steps - within if ended else 0
                 within += left_out
@@ -111,7 +120,7 @@ def run_job(
                     shown = population.shown.representation
                     yield Remeshed(step, len(shown.vertices()), len(shown.faces))
                 if population.is_to_choose(within):
-                    yield Chosen(step, index, *population.choose(within, prior, conditioning))
+                    yield Chosen(step, index, *population.choose(within, prior, asked[""]))
                 seconds = time.monotonic() - started
                 remaining = _work_left(settings, index, within)
                 clock.add(seconds, work - remaining - left_out)
@@ -130,19 +139,19 @@ def run_job(
                     saved = time.monotonic()
                 if control.cancelled:
                     return
-            mesh = population.shown.result()
+            mesh, regions_of_mesh = population.shown.result(), population.shown.regions
 
     yield Finished(step, mesh, clock.seconds)
 
 
 def _steer(
-    step: int, aim: Aim, wanted: Aim, conditioning: Conditioning, prior: Prior
-) -> tuple[Aim, Conditioning, Steered | Warned]:
+    step: int, aim: Aim, wanted: Aim, asked: Mapping[str, Conditioning], job: Job
+) -> tuple[Aim, Mapping[str, Conditioning], Steered | Warned]:
     """What the job works toward from now on, and what to tell: `wanted`, if the prior knows its words."""
     try:
-        understood = prior.encode_prompt(wanted.prompt, wanted.negative_prompt)
+        understood = conditionings_of(job.settings.regions, wanted, job.prior)
     except InputError as error:
-        return aim, conditioning, Warned(f"{error} The job goes on as before.")
+        return aim, asked, Warned(f"{error} The job goes on as before.")
     return wanted, understood, Steered(step, wanted.prompt, wanted.negative_prompt, wanted.strength)
 
 

@@ -14,6 +14,9 @@ from backend.distillation.numbers import together
 from backend.errors import InputError
 from backend.optimize.averaging import MovingAverage
 from backend.optimize.objectives import Job, Objective, Seen, make_objectives
+from backend.optimize.region_prompts import Turn, make_turns
+from backend.optimize.regions import Regions
+from backend.optimize.strength import AS_RECIPE, Freedom, freedom, has_start_mesh
 from backend.priors.prior import Prior
 from backend.representations.convert import field_to_mesh, grid_to_mesh, tetrahedra_to_mesh
 from backend.representations.density_grid import DensityGrid
@@ -23,9 +26,13 @@ from backend.representations.radiance_field import RadianceField
 from backend.representations.repair import make_sound
 from backend.representations.representation import Representation
 from backend.representations.tetrahedral_grid import TetrahedralGrid
-from backend.representations.textured_mesh import TexturedMesh
+from backend.representations.textured_mesh import TexturedMesh, with_texture
 from backend.representations.triangle_mesh import TriangleMesh
 from protocol.settings import FieldStage, GridStage, MeshStage, Schedule, Stage, TetrahedraStage, Vsd, Weight, value_at
+
+
+SHAPE_GROUPS = ("positions", "density", "distances", "offsets")
+"""Parameter groups that shape the object; the others color it."""
 
 
 class Auxiliary(Protocol):
@@ -56,13 +63,25 @@ class RunningStage:
     pace: float = 1.0
     """Factor of all learning rates."""
     objectives: list[Objective] = field(default_factory=list)
+    regions: Regions | None = None
+    from_start_mesh: bool = False
+    """Whether strength has a say."""
+
+    def __post_init__(self) -> None:
+        self.freedom: Freedom = AS_RECIPE
+        self.turns: list[Turn] = [] if self.regions is None else make_turns(self.regions, self.representation)
+
+    def turn(self, progress: float) -> Turn | None:
+        """Whose prompt is asked in a step; None: the job's, for all of the object."""
+        return self.turns[round(progress * self.stage.steps) % len(self.turns)] if self.turns else None
 
     def set_schedules(self, progress: float, strength: float = 0.5) -> None:
-        """Give the optimizers and the representation this step's values; `strength` scales the pace of vertices."""
+        """Give the optimizers and the representation this step's values."""
+        self.freedom = freedom(strength) if self.from_start_mesh else AS_RECIPE
         rates = _rates(self.stage)
         for group in self._groups():
-            pace = self.pace * (2.0 * strength if group["name"] == "positions" else 1.0)
-            group["lr"] = pace * value_at(rates[group["name"]], progress)
+            pace = self.freedom.shape if group["name"] in SHAPE_GROUPS else self.freedom.colors
+            group["lr"] = self.pace * pace * value_at(rates[group["name"]], progress)
         if isinstance(self.stage, GridStage):
             self.representation.sharpness = value_at(self.stage.sharpness, progress)
 
@@ -127,11 +146,15 @@ class RunningStage:
         It is never done at the stage's very end, nor where vertices must not move. Optimizers and average begin anew.
         """
         stage = self.stage
-        due = isinstance(stage, MeshStage) and stage.remesh_every and stage.learns != "material"
+        due = isinstance(stage, MeshStage) and stage.remesh_every and stage.learns != "material" and self.freedom.shape
         if not due or step % stage.remesh_every or step >= stage.steps:
             return False
+        before = None if self.regions is None else self.representation.to_mesh()
         if not self.representation.remesh(stage.target_vertices):
             return False
+        if self.regions is not None:
+            self.regions = self.regions.carried(before, self.representation.to_mesh(), self.representation.surface.mask)
+            self.turns = make_turns(self.regions, self.representation)
         self.optimizers = make_optimizers(stage, self.representation)
         self.average = _new_average(stage)
         return True
@@ -143,6 +166,7 @@ class RunningStage:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": None if self.average is None else self.average.state_dict(),
             "objectives": [objective.state_dict() for objective in self.objectives],
+            "regions": None if self.regions is None else self.regions.state_dict(),
         }
 
     def close(self) -> None:
@@ -164,8 +188,9 @@ class RunningStage:
         if isinstance(self.representation, TetrahedralGrid):
             return tetrahedra_to_mesh(self.representation, self.stage.target_vertices)
         mesh = self.representation.to_mesh()
-        # A texture's coordinates are those of its triangles: such a mesh is never built anew.
+        # A texture's coordinates are those of its triangles: such a mesh is never built anew; nor is what must keep its bits.
         free = isinstance(self.representation, TriangleMesh) and not self.representation.locked
+        free = free and self.regions is None and bool(self.freedom.shape)
         return make_sound(mesh) if free and self.stage.learns != "material" else mesh
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -182,9 +207,10 @@ def begin_stage(
     prior: Prior | None = None,
     seed: int = 0,
     job: Job | None = None,
+    regions: Regions | None = None,
 ) -> RunningStage:
     """A stage at its first step; with a `prior`, and from `seed`, also the network that its method trains, if any; with a `job`
-    also its objectives.
+    also its objectives. `regions` are those of `mesh`; None frees all of it.
 
     A grid and a field begin as a ball of fog and take no mesh; tetrahedra begin with the mesh if there is one, else as a
     sphere; a mesh stage needs one.
@@ -196,11 +222,15 @@ def begin_stage(
         raise InputError(
             'A stage that learns the material alone shows the prior normals, in which no material is seen; set shading to "colors".'
         )
-    representation = _representation(stage, mesh, device)
+    if regions is not None:
+        textured = with_texture(mesh, stage.texture_size) if stage.texture_size else None
+        regions = regions.for_stage(mesh, textured)
+    representation = _representation(stage, mesh, device, regions)
     auxiliary = None if prior is None else make_auxiliary(stage, prior, seed)
     objectives = [] if job is None else make_objectives(stage, representation, job)
     optimizers = make_optimizers(stage, representation)
-    return RunningStage(stage, representation, optimizers, _new_average(stage), auxiliary, objectives=objectives)
+    held = job is not None and has_start_mesh(job)
+    return RunningStage(stage, representation, optimizers, _new_average(stage), auxiliary, 1.0, objectives, regions, held)
 
 
 def make_auxiliary(stage: Stage, prior: Prior, seed: int) -> Auxiliary | None:
@@ -226,7 +256,9 @@ def restore_stage(
     for objective, saved in zip(objectives, state["objectives"], strict=True):
         objective.load_state_dict(saved)
     optimizers = make_optimizers(stage, representation)
-    running = RunningStage(stage, representation, optimizers, _new_average(stage), objectives=objectives)
+    regions = None if state["regions"] is None else Regions.from_state(state["regions"])
+    held = job is not None and has_start_mesh(job)
+    running = RunningStage(stage, representation, optimizers, _new_average(stage), None, 1.0, objectives, regions, held)
     for optimizer, saved in zip(running.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     if running.average is not None:
@@ -234,7 +266,9 @@ def restore_stage(
     return running
 
 
-def _representation(stage: Stage, mesh: MeshData | None, device: torch.device) -> Representation:
+def _representation(
+    stage: Stage, mesh: MeshData | None, device: torch.device, regions: Regions | None = None
+) -> Representation:
     if isinstance(stage, GridStage):
         return DensityGrid(stage, device)
     if isinstance(stage, FieldStage):
@@ -243,7 +277,10 @@ def _representation(stage: Stage, mesh: MeshData | None, device: torch.device) -
         return TetrahedralGrid(stage, device, mesh)
     if mesh is None:
         raise InputError("A mesh stage came first without a mesh: send a start mesh or choose a start shape (sphere, cube, cylinder).")
-    return TexturedMesh(mesh, stage, device) if stage.texture_size else TriangleMesh(mesh, stage, device)
+    vertices, texels = (None, None) if regions is None else (regions.vertex_union(), regions.texel_union())
+    if stage.texture_size:
+        return TexturedMesh(mesh, stage, device, vertices, texels)
+    return TriangleMesh(mesh, stage, device, vertices)
 
 
 def make_optimizers(stage: Stage, representation: Representation) -> list[torch.optim.Optimizer]:

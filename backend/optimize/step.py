@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,8 @@ from backend.optimize.control_pictures import control_picture
 from backend.optimize.look import Look
 from backend.optimize.methods import Shown, distillation_loss, draw, levels
 from backend.optimize.objectives import Seen
-from backend.optimize.stages import RunningStage
+from backend.optimize.region_prompts import let_through
+from backend.optimize.stages import SHAPE_GROUPS, RunningStage
 from backend.optimize.views import draw_cameras, render_side
 from backend.priors.images import composite
 from backend.priors.prior import Conditioning, Prior, Views
@@ -24,9 +26,6 @@ from backend.distillation.numbers import together
 from backend.rendering import Rendered, sample_light
 from backend.rendering.lighting import Shading
 from protocol.settings import FieldStage, GuidanceSettings, Schedule, Stage, ViewGain, value_at
-
-SHAPE_GROUPS = ("positions", "density", "distances", "offsets")
-"""Parameter groups that the geometry's own guidance moves."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,19 @@ def distill_step(
     prior: Prior,
     conditioning: Conditioning,
     generator: torch.Generator,
+    of_regions: Mapping[str, Conditioning] | None = None,
 ) -> StepRecord:
-    """Advance the stage by one optimizer step; every random number comes from `generator` (a CPU generator)."""
+    """Advance the stage by one optimizer step; every random number comes from `generator` (a CPU generator).
+
+    `of_regions` are the conditionings by the words of regions' prompts, empty ones included; for an object that has regions.
+    """
     stage, settings = running.stage, running.stage.guidance
     running.set_schedules(progress, strength)
 
+    turn = running.turn(progress)
+    if turn is not None:
+        conditioning = of_regions[turn.prompt]
+        let_through(turn, running.representation)
     look = _draw_look(running.stage, progress, prior, generator)
     shown, rendered = _show(running, look, prior, progress)
     control = control_picture(prior.control, running.representation, look.cameras, prior.image_size)
@@ -64,7 +71,13 @@ def distill_step(
     colors = _guidance(settings, settings.scale, settings.gain, progress, look.cameras)
     if settings.geometry_scale is None:
         distillation, numbers = distillation_loss(settings, progress, colors, denoiser, shown, draws, adapter)
-        (distillation + penalty).backward()
+        if turn is None:
+            (distillation + penalty).backward()
+        else:  # what holds the object is no prompt's own
+            distillation.backward(retain_graph=penalty.requires_grad)
+            let_through(None, running.representation)
+            if penalty.requires_grad:
+                penalty.backward()
     else:
         # Both ask the same questions about the same noisy latents: the prior answers once.
         remembering = Remembering.of(denoiser)
@@ -72,6 +85,8 @@ def distill_step(
         distillation, numbers = distillation_loss(settings, progress, colors, remembering, shown, draws, adapter)
         of_shape, _ = distillation_loss(settings, progress, shape, remembering, shown, draws, adapter)
         _backward_apart(running, distillation, of_shape)
+        if turn is not None:
+            let_through(None, running.representation)
         if penalty.requires_grad:  # not where nothing weighs anything
             penalty.backward()
     told = {name: term.detach() for name, term in terms.items()}

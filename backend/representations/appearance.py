@@ -17,7 +17,8 @@ from torch import Tensor
 from backend.errors import InputError
 from backend.rendering import highest_safe_level, texture
 from backend.rendering.material import Material
-from backend.representations.masks import checked_mask, let_through
+from backend.representations.gradient_gate import GradientGate
+from backend.representations.masks import checked_mask, let_through, resized_mask
 from backend.representations.mesh_data import MaterialData, MeshData
 from backend.representations.texel_map import TexelMap, map_texels
 
@@ -48,7 +49,7 @@ class Appearance:
             size = values.shape[:2]
             if size not in self._maps:
                 self._maps[size] = map_texels(mesh, *size)
-            own_mask = None if mask is None else _resized(mask, size).to(device)
+            own_mask = None if mask is None else resized_mask(mask, size).to(device)
             self._layers[name] = _Layer(values, self._maps[size], own_mask, name == "normal", device)
         base = self._maps[mesh.material.base_color.shape[:2]]
         self._base_map, self._device = base, device
@@ -81,6 +82,15 @@ class Appearance:
             return None if values is None else torch.tensor(np.atleast_1d(values), dtype=torch.float32, device=device)
 
         return Material(*(shown(name) for name in NAMES))
+
+    def weigh_gradients(self, weights: Tensor | None) -> None:
+        """From now on multiply what reaches the texels in backward passes by `weights` [H, W]; None lets all of it through."""
+        for layer in self._layers.values():
+            if weights is None:
+                layer.gate.weights = None
+            else:
+                size = layer.values.shape[:2]
+                layer.gate.weights = torch.nn.functional.interpolate(weights[None, None], size, mode="nearest")[0, 0, :, :, None]
 
     def changed(self) -> bool:
         """Whether any texel of the surface differs from the start's."""
@@ -115,6 +125,7 @@ class _Layer:
         self._start = tensor if tensor.dim() == 3 else tensor[..., None]
         self._mask = None if mask is None else mask[..., None]
         self.values = self._start.clone().requires_grad_()
+        self.gate = GradientGate()
         source, distance = texels.nearest
         level = highest_safe_level(*texels.face.shape, texels.margin)
         # A filter reads 1.5 texels of its level; the texels beside them make up that level's.
@@ -123,7 +134,8 @@ class _Layer:
         self._source = torch.from_numpy(source.reshape(-1)[beside]).to(device)
 
     def shown(self) -> Tensor:
-        values = self.values if self._mask is None else let_through(self._start, self.values, self._mask)
+        values = self.gate(self.values)
+        values = values if self._mask is None else let_through(self._start, values, self._mask)
         return _Show.apply(values, self._beside, self._source, not self._is_normal)
 
     def changed(self) -> np.ndarray:
@@ -180,11 +192,3 @@ class _Show(torch.autograd.Function):
             outward = ((values <= 0.0) & (gradient > 0.0)) | ((values >= 1.0) & (gradient < 0.0))
             gradient.masked_fill_(outward, 0.0)
         return gradient, None, None, None
-
-
-def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """The mask at another texture's size: a texel is as free as the least free of those that it overlaps."""
-    if tuple(mask.shape) == size:
-        return mask
-    kept = torch.nn.functional.adaptive_max_pool2d(1.0 - mask[None, None], size)
-    return 1.0 - kept[0, 0]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.rendering import texture
+from backend.representations.closest_point import closest_points
 from backend.representations.mesh_data import MeshData
-from backend.representations.texel_map import TexelMap
+from backend.representations.texel_map import TexelMap, map_texels
 
 
 def checked_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...], what: str) -> Tensor:
@@ -33,6 +34,32 @@ def checked_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...], what: str) -
 def let_through(start: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """`start` where `mask` is 0, `values` where it is 1 (both bit for bit), between them in proportion; differentiable."""
     return torch.where(mask == 0.0, start, torch.lerp(start, values, mask))
+
+
+def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask of texels at another texture's size: a texel is as free as the least free of those that it overlaps."""
+    if tuple(mask.shape) == size:
+        return mask
+    kept = torch.nn.functional.adaptive_max_pool2d(1.0 - mask[None, None], size)
+    return 1.0 - kept[0, 0]
+
+
+def carried_mask(texel_mask: Tensor, source: MeshData, target: MeshData) -> Tensor:
+    """A mask of texels of `source`, of any size, on the base color texture of `target`, the same surface: [H, W].
+
+    It is resized where both have the same texture coordinates, else looked up at the points that the texels show.
+    """
+    height, width = target.material.base_color.shape[:2]
+    if source.uvs is target.uvs:
+        return resized_mask(texel_mask, (height, width))
+    texels = map_texels(target, height, width)
+    points = texels.interpolate(target.positions, target.faces)
+    face, barycentrics = closest_points(points, source.positions, source.faces)
+    uv = np.einsum("pk,pkc->pc", barycentrics, source.uvs.astype(np.float64)[source.uv_faces[face]])
+    seen = texture(texel_mask[..., None], torch.from_numpy(uv.astype(np.float32)).view(1, 1, -1, 2), wrap="clamp")
+    image = np.zeros((height, width), dtype=np.float32)
+    image[texels.covered] = seen[0, 0, :, 0].numpy().clip(0.0, 1.0)
+    return torch.from_numpy(texels.fill(image))
 
 
 def vertex_mask(texel_mask: Tensor | np.ndarray, mesh: MeshData) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from backend.rendering.fragments import build_topology
+from backend.representations.gradient_gate import GradientGate
 from backend.representations.large_steps import Preconditioner, unique_edges
 from backend.representations.masks import checked_mask
 from backend.representations.mesh_checks import check_mesh
@@ -49,6 +50,7 @@ class MovingVertices:
         self.start = torch.tensor(np.ascontiguousarray(data.positions), dtype=torch.float32, device=device)
         self.faces = torch.tensor(np.ascontiguousarray(data.faces), dtype=torch.int32, device=device)
         self.mask = None if mask is None else checked_mask(mask, (len(self.start),), "vertices").to(device)
+        self.gate = GradientGate()
         first, place = _places(self.start)
         self._first, self._place = first, place
         joined, faces = self.faces, self.faces
@@ -63,7 +65,7 @@ class MovingVertices:
 
     def positions(self) -> Tensor:
         """Where the vertices are now, [V, 3]; differentiable."""
-        return self.start + self._offsets()
+        return self.gate(self.start + self._offsets())
 
     def regularization(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Unweighted "laplacian", "normal_consistency" and "slivers"; see `MeshRegularizers`."""

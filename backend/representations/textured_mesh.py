@@ -66,7 +66,7 @@ class TexturedMesh:
         self.locked = settings.remesh_every == 0
         self._device = torch.device(device)
         self._colorless = data.colors is None and data.material is None
-        self._start_with(_with_texture(data, settings.texture_size), vertex_mask, texel_mask)
+        self._start_with(with_texture(data, settings.texture_size), vertex_mask, texel_mask)
 
     @property
     def faces(self) -> Tensor:
@@ -129,6 +129,12 @@ class TexturedMesh:
             silhouettes=self.settings.silhouettes,
             highest_level=self.appearance.highest_level,
         )
+
+    def weigh_gradients(self, vertices: Tensor | None, texels: Tensor | None) -> None:
+        """From now on multiply what reaches positions by `vertices` [V] and what reaches textures by `texels` [H, W], in backward
+        passes; None lets all through."""
+        self.surface.gate.weights = None if vertices is None else vertices[:, None]
+        self.appearance.weigh_gradients(texels)
 
     def regularization(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Unweighted "laplacian", "normal_consistency" and "slivers"; see `MeshRegularizers`."""
@@ -205,8 +211,11 @@ class TexturedMesh:
         self._uv_faces = torch.tensor(np.ascontiguousarray(mesh.uv_faces), dtype=torch.int32, device=self._device)
 
 
-def _with_texture(data: MeshData, size: int) -> MeshData:
-    """The mesh with texture coordinates and a base color texture: its own where they can be used."""
+def with_texture(data: MeshData, size: int) -> MeshData:
+    """The mesh with texture coordinates and a base color texture, of `size` texels a side if it has none of its own.
+
+    Its own texture coordinates are kept where they can be used.
+    """
     mesh = unwrap(data, size)
     material = data.material
     if material is None:

@@ -16,6 +16,7 @@ from backend.rendering.lighting import Light, Shading
 from backend.rendering.render import Rendered, ViewCameras, render_mesh
 from backend.representations.adaptive_remesh import remesh_tracked
 from backend.representations.closest_point import transfer_attributes
+from backend.representations.gradient_gate import GradientGate
 from backend.representations.masks import let_through
 from backend.representations.mesh_data import MeshData
 from backend.representations.moving_vertices import MovingVertices
@@ -95,6 +96,10 @@ class TriangleMesh:
             silhouettes=self.settings.silhouettes,
         )
 
+    def weigh_gradients(self, vertices: Tensor | None) -> None:
+        """From now on multiply what reaches positions and colors in backward passes by `vertices` [V]; None lets all through."""
+        self.surface.gate.weights = self._color_gate.weights = None if vertices is None else vertices[:, None]
+
     def regularization(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Unweighted "laplacian", "normal_consistency" and "slivers"; see `MeshRegularizers`."""
         return self.surface.regularization(names)
@@ -166,13 +171,15 @@ class TriangleMesh:
         count = len(data.positions)
         colors = np.full((count, 3), GRAY, dtype=np.float32) if data.colors is None else data.colors
         self._colored = data.colors is not None
+        self._color_gate = GradientGate()
         self._start_colors = torch.tensor(np.ascontiguousarray(colors), dtype=torch.float32, device=self._device)
         self.colors = self._start_colors.clone().requires_grad_()
 
     def _shown_colors(self) -> Tensor:
+        colors = self._color_gate(self.colors)
         if self.surface.mask is None:
-            return self.colors
-        return let_through(self._start_colors, self.colors, self.surface.mask[:, None])
+            return colors
+        return let_through(self._start_colors, colors, self.surface.mask[:, None])
 
 
 def keep_in_range(values: Tensor) -> Tensor:
