@@ -75,6 +75,7 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
     # They import what is above.
     from backend.optimize.clip_objective import make_clip_objective
     from backend.optimize.color_objective import make_color_objective
+    from backend.optimize.reference_objective import make_reference_objective
     from backend.optimize.shape_objective import make_shape_objective
     from backend.optimize.views_objective import make_views_objective
 
@@ -83,5 +84,6 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
         make_color_objective(stage, representation),
         make_views_objective(stage),
         make_clip_objective(stage, job),
+        make_reference_objective(stage, job),
     ]
     return [objective for objective in made if objective is not None]

@@ -18,6 +18,7 @@ import torch
 from backend.errors import InputError
 from backend.optimize.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from backend.optimize.control import Aim, Control
+from backend.optimize.diagnostics import Diagnostics
 from backend.optimize.events import (
     CheckpointSaved,
     Chosen,
@@ -36,6 +37,7 @@ from backend.optimize.inputs import Inputs, Picture, RegionMask
 from backend.optimize.objectives import Job
 from backend.optimize.pictures import render_views
 from backend.optimize.population import begin_population, restore_population, work_left
+from backend.optimize.reference_pictures import bind_prior, prepare_pictures
 from backend.optimize.region_prompts import conditionings_of
 from backend.optimize.regions import regions_of
 from backend.optimize.stages import RunningStage
@@ -61,17 +63,20 @@ def run_job(
 ) -> Iterator[Event]:
     """Run the whole job, checkpointing into `folder`; the last event is `Finished` unless `control` cancels.
 
-    `pictures` belong to `settings.references` and `regions` to `settings.regions`, in their order. `report` is told what is downloaded
-    for its losses, and how large that is.
+    `pictures` belong to `settings.references` and `regions` to `settings.regions`, in their order; pictures are prepared as the
+    settings say, and a prior that can be shown pictures is shown them. `report` is told what is downloaded for the job's
+    losses, and how large that is.
     With `resume` it goes on from the folder's checkpoint if there is one, toward the aim it was steered to by then. Raises
-    InputError for a prompt that the prior does not know, for stages that lack a mesh to begin with, and for a checkpoint
-    of another job; a prompt that the job is steered to and the prior does not know is only warned of.
+    InputError for a prompt that the prior does not know, for pictures that cannot be used, for stages that lack a mesh to begin
+    with, and for a checkpoint of another job; a prompt that the job is steered to and the prior does not know is only warned of.
     """
     control = control or Control()
     torch.set_num_threads(settings.threads)
     features = load_feature_networks(settings, prior.alphas_cumprod.device, report)
-    job = Job(settings, Inputs(start_mesh, tuple(pictures), tuple(regions)), prior, features)
-    mark = fingerprint(settings, job.inputs, prior.name)
+    prepared = prepare_pictures(pictures, settings.references)
+    mark = fingerprint(settings, Inputs(start_mesh, tuple(pictures), tuple(regions)), prior.name)
+    prior = bind_prior(prior, settings, prepared)
+    job = Job(settings, Inputs(start_mesh, prepared, tuple(regions)), prior, features)
     generator = torch.Generator().manual_seed(settings.seed)
     mesh = start_mesh
     if mesh is None and settings.start.kind != "none":
@@ -86,10 +91,14 @@ def run_job(
     step = checkpoint.step if checkpoint else 0
     clock = _Clock(checkpoint.seconds if checkpoint else 0.0)
     saved = previewed = time.monotonic()
+    diagnostics = Diagnostics(job)
+    if checkpoint is not None:
+        diagnostics.load_state_dict(checkpoint.diagnostics)
     if checkpoint is None and aim.strength == 0.0 and has_start_mesh(job):
         yield Warned("At strength 0 nothing may change: the mesh comes back as it was. Choose a larger one to change it.")
         yield Finished(0, start_mesh, 0.0)
         return
+    yield from diagnostics.before()
 
     for index in range(first_stage, len(settings.stages)):
         stage = settings.stages[index]
@@ -100,6 +109,7 @@ def run_job(
             checkpoint = None
         else:
             population, within = begin_population(stage, index, mesh, job, regions_of_mesh), 0
+            diagnostics.begin_stage()
         with contextlib.closing(population):
             yield StageStarted(index, len(settings.stages), stage.__struct_config__.tag, stage.steps)
             if population.is_to_choose(within):
@@ -112,7 +122,8 @@ def run_job(
                     aim, asked, told = _steer(step, aim, wanted, asked, job)
                     yield told
                 started, work = time.monotonic(), _work_left(settings, index, within)
-                record, ended = population.step(within, aim.strength, prior, asked[""], generator, asked)
+                due = diagnostics.is_due(within)
+                record, ended = population.step(within, aim.strength, prior, asked[""], generator, asked, due)
                 within, step = within + 1, step + 1
                 left_out = stage.steps - within if ended else 0
                 within += left_out
@@ -125,7 +136,9 @@ def run_job(
                 remaining = _work_left(settings, index, within)
                 clock.add(seconds, work - remaining - left_out)
                 total = step + _steps_left(settings, index, within)
-                yield _step_done(record, step, total, index, seconds, clock.left(remaining))
+                done = _step_done(record, step, total, index, seconds, clock.left(remaining))
+                yield done
+                yield from diagnostics.add(done, record, stage)
                 if left_out:
                     yield EndedEarly(step, index, left_out)
 
@@ -134,11 +147,12 @@ def run_job(
                     yield _preview(population.shown, step)
                     previewed = time.monotonic()
                 if now - saved >= settings.checkpoint_seconds or control.cancelled:
-                    state = population.state_dict(), generator.get_state()
+                    state = population.state_dict(), generator.get_state(), diagnostics.state_dict()
                     yield _save(folder, mark, Checkpoint(step, index, within, clock.seconds, aim, *state))
                     saved = time.monotonic()
                 if control.cancelled:
                     return
+            yield from diagnostics.end_stage(step, index, population.shown, asked[""])
             mesh, regions_of_mesh = population.shown.result(), population.shown.regions
 
     yield Finished(step, mesh, clock.seconds)
