@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backend.cache_folder import cache_folder
 from backend.priors.toybox import TOYBOX_FOLDER
 from backend.toybox.data import make_data
-from backend.toybox.sampling import draw_loss_plot, draw_sample_sheet
+from backend.toybox.sampling import draw_loss_plot, draw_picture_sheet, draw_sample_sheet
 from backend.toybox.training import TrainingSettings, new_model, train
 
 LOG_EVERY = 20
@@ -26,7 +26,10 @@ def train_toybox(arguments: argparse.Namespace) -> int:
     state = arguments.state or cache_folder() / "toybox-training"
     output = arguments.output or TOYBOX_FOLDER
     settings = TrainingSettings(
-        seed=arguments.seed, template_steps=arguments.template_steps, unet_steps=arguments.unet_steps
+        seed=arguments.seed,
+        template_steps=arguments.template_steps,
+        pictures_steps=arguments.pictures_steps,
+        unet_steps=arguments.unet_steps,
     )
     log = state / "log.jsonl"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -38,6 +41,7 @@ def train_toybox(arguments: argparse.Namespace) -> int:
         model = new_model(arguments.seed).to(arguments.device)
         bars = {
             "template": progress.add_task("3D template", total=settings.template_steps),
+            "pictures": progress.add_task("pictures", total=settings.pictures_steps),
             "unet": progress.add_task("denoiser", total=settings.unet_steps),
         }
         recent: deque[float] = deque(maxlen=LOG_EVERY)
@@ -59,4 +63,6 @@ def _save_results(model, settings: TrainingSettings, log: Path, output: Path) ->
     draw_loss_plot(log, output / "loss.png")
     draw_sample_sheet(model, output / "samples_seen.png", held_out=False, seed=settings.seed)
     draw_sample_sheet(model, output / "samples_held_out.png", held_out=True, seed=settings.seed)
-    print(f"The prior is in {output}; look at samples_seen.png and samples_held_out.png there.")
+    draw_picture_sheet(model, output / "samples_pictures_seen.png", held_out=False, seed=settings.seed)
+    draw_picture_sheet(model, output / "samples_pictures_held_out.png", held_out=True, seed=settings.seed)
+    print(f"The prior is in {output}; look at the sheets of samples there.")

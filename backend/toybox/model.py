@@ -1,4 +1,4 @@
-"""The embedded prior as one model: text encoder, 3D template and denoiser, saved as a diffusers-style folder.
+"""The embedded prior as one model: text encoder, 3D template, picture encoder and denoiser, saved as a diffusers-style folder.
 
 The denoiser is preconditioned on the template. With mu the template's picture, A = sqrt(abar), S = sqrt(1 - abar) and
 r^2 the variance of a picture around mu, the best linear estimate of the clean picture is
@@ -10,6 +10,9 @@ and the network predicts what is missing, scaled to unit variance (in the manner
     v = (A x - x0_lin) / S + sqrt(r^2 / (A^2 r^2 + S^2)) net(...)
 
 with v-prediction as in Salimans and Ho 2022.
+
+Pictures of the object come in twice: the picture encoder corrects the 3D guess, and they stand beside the noisy views as
+further views of the group, free of noise and with their own cameras (in the manner of ImageDream, Wang and Shi 2023).
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from backend.toybox.template import VolumeTemplate
+from backend.cameras import Cameras
+from backend.toybox.picture_encoder import PictureEncoder
+from backend.toybox.template import Volume, VolumeTemplate
 from backend.toybox.text import build_text_encoder, build_tokenizer
-from backend.toybox.unet import IMAGE_SIZE, UNSHUFFLE, attend_across_views, build_unet
+from backend.toybox.unet import CHANNELS, IMAGE_SIZE, UNSHUFFLE, attend_across_views, build_unet
 
 VIEWS = 4
 RESIDUAL_VARIANCE = 0.06
@@ -39,7 +44,12 @@ MODEL_INDEX = {
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     "template": ["backend.toybox.template", "VolumeTemplate"],
+    "picture_encoder": ["backend.toybox.picture_encoder", "PictureEncoder"],
 }
+
+
+NETWORKS = ("text_encoder", "template", "picture_encoder", "unet")
+"""Their folders, in the order of `ToyboxModel.networks`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,30 @@ class TextStates:
     mask: Tensor
     pooled: Tensor
 
+    def repeat_each(self, times: int) -> TextStates:
+        """One row a caption -> one row a view."""
+        return TextStates(*(x.repeat_interleave(times, 0) for x in (self.tokens, self.mask, self.pooled)))
+
+
+@dataclass(frozen=True)
+class References:
+    """R pictures of each of G objects by the standard camera (fov 40, distance 3): premultiplied RGBA in [0, 1] [G, R, 4, 32, 32],
+    azimuth and elevation [G, R] in degrees."""
+
+    pictures: Tensor
+    azimuth: Tensor
+    elevation: Tensor
+
+
+@dataclass(frozen=True)
+class CleanViews:
+    """Reference pictures as the denoiser is shown them, and the guess at their cameras: premultiplied RGBA [G, R, 4, H, W], with
+    camera features [G, R, 4]."""
+
+    pictures: Tensor
+    guess: Tensor
+    camera: Tensor
+
 
 class ToyboxModel:
     """The four networks' worth of one prior, with the arithmetic that joins them."""
@@ -59,10 +93,12 @@ class ToyboxModel:
         tokenizer: PreTrainedTokenizerFast,
         text_encoder: CLIPTextModel,
         template: VolumeTemplate,
+        picture_encoder: PictureEncoder,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
     ) -> None:
-        self.tokenizer, self.text_encoder, self.template = tokenizer, text_encoder, template
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.template, self.picture_encoder = template, picture_encoder
         self.unet, self.scheduler = unet, scheduler
         attend_across_views(unet, VIEWS)
         axis = (torch.arange(IMAGE_SIZE // UNSHUFFLE) + 0.5) / (IMAGE_SIZE // UNSHUFFLE) * 2 - 1
@@ -76,6 +112,7 @@ class ToyboxModel:
             build_tokenizer(vocabulary),
             build_text_encoder(len(vocabulary)),
             VolumeTemplate(),
+            PictureEncoder(),
             build_unet(),
             DDIMScheduler(
                 beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=True
@@ -90,6 +127,7 @@ class ToyboxModel:
             PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True),
             CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True),
             VolumeTemplate.from_pretrained(folder / "template", torch_dtype=torch.float32, local_files_only=True),
+            PictureEncoder.from_pretrained(folder / "picture_encoder", torch_dtype=torch.float32, local_files_only=True),
             UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, local_files_only=True),
             DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         )
@@ -103,16 +141,16 @@ class ToyboxModel:
         (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
-        for name, network in (("text_encoder", self.text_encoder), ("template", self.template), ("unet", self.unet)):
+        for name, network in zip(NETWORKS, self.networks()):
             state = {k: v.detach().to(dtype) for k, v in network.state_dict().items() if v.is_floating_point()}
             if name == "text_encoder":
                 network.save_pretrained(folder / name, state_dict=state)
             else:
                 _save_diffusers(network, folder / name, state)
 
-    def networks(self) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
-        """Text encoder, template, UNet."""
-        return self.text_encoder, self.template, self.unet
+    def networks(self) -> tuple[torch.nn.Module, ...]:
+        """Text encoder, template, picture encoder, UNet."""
+        return self.text_encoder, self.template, self.picture_encoder, self.unet
 
     def to(self, device: torch.device | str) -> ToyboxModel:
         for network in self.networks():
@@ -131,6 +169,29 @@ class ToyboxModel:
         out = self.text_encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         return TextStates(out.last_hidden_state, batch.attention_mask.float(), out.pooler_output)
 
+    def guess(self, text: TextStates) -> Volume:
+        """The template's volume for each caption."""
+        return self.template.volume(text.tokens, text.mask, text.pooled)
+
+    def look(self, text: TextStates, references: References) -> tuple[TextStates, Volume, CleanViews]:
+        """Captions of G objects and pictures of them -> what the denoiser is to be told in place of `text`, volumes that show the
+        pictured objects, and the pictures as views of the denoiser's groups."""
+        shape = references.azimuth.shape
+        cameras = Cameras.orbit(references.azimuth.flatten(), references.elevation.flatten())
+        volume, latent = self.picture_encoder(references.pictures, cameras, self.template, self.guess(text), text.pooled)
+        told = TextStates(text.tokens, text.mask, text.pooled + self.picture_encoder.tell(latent))
+        with torch.no_grad():
+            guess = self.render(volume, cameras).unflatten(0, shape)
+        camera = camera_features(cameras.azimuth, cameras.elevation).unflatten(0, shape)
+        return told, volume, CleanViews(references.pictures, guess, camera)
+
+    def render(self, volume: Volume, cameras: Cameras, samples: int = 20) -> Float[Tensor, "N 4 H W"]:
+        """Premultiplied RGBA of B volumes at N = B * V cameras."""
+        origins, directions = cameras.rays(IMAGE_SIZE, IMAGE_SIZE)
+        shape = (len(volume[0]), -1, 3)
+        rgba = self.template.march(volume, origins.reshape(shape), directions.reshape(shape), samples)
+        return rgba.view(-1, IMAGE_SIZE, IMAGE_SIZE, CHANNELS).permute(0, 3, 1, 2)
+
     def predict_v(
         self,
         noisy: Float[Tensor, "N 4 H W"],
@@ -139,15 +200,51 @@ class ToyboxModel:
         text: TextStates,
         camera: Float[Tensor, "N 4"],
         background: Float[Tensor, "N 3"],
+        references: CleanViews | None = None,
     ) -> tuple[Float[Tensor, "N 4 H W"], Float[Tensor, "N 4 H W"], Float[Tensor, "N 1 1 1"]]:
         """v, and the network's own share of it with its scale; all N images in whole groups of `VIEWS`.
 
-        `text` has one row an image; `guess` is the template over the background, in [-1, 1] like `noisy`.
+        `text` has one row an image; `guess` is the template over the background, in [-1, 1] like `noisy`. With `references` each
+        group has further views without noise, at timestep 0 and over the background of its first view, to which the others attend.
         """
         abar = self.alphas_cumprod.to(noisy)[timesteps.long()].view(-1, 1, 1, 1)
         a, s = abar.sqrt(), (1 - abar).sqrt()
         spread = abar * RESIDUAL_VARIANCE + s * s
         linear = guess + a * RESIDUAL_VARIANCE / spread * (noisy - a * guess)
+        if references is None:
+            net = self._ask(noisy, timesteps, guess, text, camera, background, VIEWS)
+        else:
+            net = self._ask_beside(references, noisy, timesteps, guess, text, camera, background)
+        scale = (RESIDUAL_VARIANCE / spread).sqrt()
+        return (a * noisy - linear) / s + scale * net, net, scale
+
+    def _ask_beside(self, references: CleanViews, noisy, timesteps, guess, text, camera, background) -> Tensor:
+        """The network's answer for the noisy views, which see the reference pictures of their group."""
+        groups, count = references.pictures.shape[:2]
+
+        def join(views: Tensor, clean: Tensor) -> Tensor:
+            return torch.cat([views.unflatten(0, (groups, VIEWS)), clean], 1).flatten(0, 1)
+
+        def again(views: Tensor) -> Tensor:
+            first = views.unflatten(0, (groups, VIEWS))[:, :1]
+            return join(views, first.expand(-1, count, *first.shape[2:]))
+
+        def over(rgba: Tensor) -> Tensor:
+            shown = over_background(rgba.flatten(0, 1), background[::VIEWS].repeat_interleave(count, 0))
+            return shown.unflatten(0, (groups, count))
+
+        net = self._ask(
+            join(noisy, over(references.pictures)),
+            join(timesteps, timesteps.new_zeros(groups, count)),
+            join(guess, over(references.guess)),
+            TextStates(again(text.tokens), again(text.mask), again(text.pooled)),
+            join(camera, references.camera),
+            again(background),
+            VIEWS + count,
+        )
+        return net.unflatten(0, (groups, VIEWS + count))[:, :VIEWS].flatten(0, 1)
+
+    def _ask(self, noisy, timesteps, guess, text, camera, background, views: int) -> Tensor:
         inputs = torch.cat(
             [
                 F.pixel_unshuffle(noisy, UNSHUFFLE),
@@ -162,10 +259,9 @@ class ToyboxModel:
             encoder_hidden_states=text.tokens,
             encoder_attention_mask=text.mask,
             class_labels=torch.cat([text.pooled, camera, background * 2 - 1], -1),
+            cross_attention_kwargs=None if views == VIEWS else {"views": views},
         ).sample
-        net = F.pixel_shuffle(net, UNSHUFFLE)
-        scale = (RESIDUAL_VARIANCE / spread).sqrt()
-        return (a * noisy - linear) / s + scale * net, net, scale
+        return F.pixel_shuffle(net, UNSHUFFLE)
 
 
 def camera_features(azimuth: Float[Tensor, "N"], elevation: Float[Tensor, "N"]) -> Float[Tensor, "N 4"]:

@@ -24,6 +24,10 @@ DENSITY_SCALE = 12.0
 """Density per unit length where softplus(logit) is 1."""
 
 
+Volume = tuple[Tensor, Tensor, Tensor]
+"""Density before softplus [B, 1, D, D, D], shade and part logits [B, K, S, S, S], part colors [B, P, 3] in [0, 1]."""
+
+
 class VolumeTemplate(ModelMixin, ConfigMixin):
     """Caption embeddings -> volume -> premultiplied RGBA pictures.
 
@@ -61,9 +65,15 @@ class VolumeTemplate(ModelMixin, ConfigMixin):
         context = pooled[:, None].expand_as(read)
         return density, parts, torch.sigmoid(self.color(torch.cat([read, context], -1)))
 
+    def mixture(self, mix: Float[Tensor, "B M"]) -> tuple[Float[Tensor, "B 1 D D D"], Float[Tensor, "B K S S S"]]:
+        """What a change of the mix adds to density and to shade and part logits."""
+        c = self.config
+        density = (4.0 * mix @ self.density_basis).view(-1, 1, *(c.density_size,) * 3)
+        return density, (4.0 * mix @ self.part_basis).view(-1, PARTS + 1, *(c.part_size,) * 3)
+
     def march(
         self,
-        volume: tuple[Tensor, Tensor, Tensor],
+        volume: Volume,
         origins: Float[Tensor, "B R 3"],
         directions: Float[Tensor, "B R 3"],
         samples: int = 24,

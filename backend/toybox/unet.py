@@ -44,15 +44,18 @@ def build_unet(text_width: int = 64, channels: tuple[int, int, int] = (48, 80, 1
 
 
 def attend_across_views(unet: UNet2DConditionModel, views: int) -> None:
-    """Let self-attention run over groups of `views` consecutive images; cross-attention stays per image."""
+    """Let self-attention run over groups of `views` consecutive images; cross-attention stays per image.
+
+    A call of the UNet may ask for groups of another size by `cross_attention_kwargs={"views": ...}`.
+    """
     processors = {
-        name: CrossViewAttention(views) if ".attn1." in name else AttnProcessor2_0() for name in unet.attn_processors
+        name: CrossViewAttention(views) if ".attn1." in name else PerImageAttention() for name in unet.attn_processors
     }
     unet.set_attn_processor(processors)
 
 
 class CrossViewAttention:
-    """Self-attention over all tokens of a group of `views` images."""
+    """Self-attention over all tokens of a group of images, `views` of them unless the call says otherwise."""
 
     def __init__(self, views: int) -> None:
         self.views = views
@@ -64,12 +67,29 @@ class CrossViewAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        views: int | None = None,
     ) -> Tensor:
         images, tokens, width = hidden_states.shape
-        if images % self.views:
-            raise ValueError(f"{images} images do not make whole groups of {self.views} views")
-        joined = hidden_states.reshape(images // self.views, self.views * tokens, width)
+        views = views or self.views
+        if images % views:
+            raise ValueError(f"{images} images do not make whole groups of {views} views")
+        joined = hidden_states.reshape(images // views, views * tokens, width)
         q, k, v = attention.to_q(joined), attention.to_k(joined), attention.to_v(joined)
         heads = [x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (q, k, v)]
         mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         return attention.to_out[0](mixed).reshape(images, tokens, width)
+
+
+class PerImageAttention(AttnProcessor2_0):
+    """diffusers' own attention, beside which a call may name the size of groups: that is no concern of cross-attention."""
+
+    def __call__(
+        self,
+        attention: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        views: int | None = None,
+    ) -> Tensor:
+        return super().__call__(attention, hidden_states, encoder_hidden_states, attention_mask, temb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from backend.cameras import Cameras
 from backend.toybox.captions import VOCABULARY
 from backend.toybox.data import ToyData, make_data
-from backend.toybox.model import RESIDUAL_VARIANCE, TextStates, ToyboxModel, camera_features, over_background
-from backend.toybox.training import TrainingSettings, new_model, per_view, template_views, train
+from backend.toybox.model import RESIDUAL_VARIANCE, VIEWS, TextStates, ToyboxModel, camera_features, over_background
+from backend.toybox.training import TrainingSettings, new_model, train
 
 CAPTIONS = ["red mushroom white stem", "blue car"]
 
@@ -42,7 +43,7 @@ def inputs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Cameras, torch.Te
 def test_untrained_denoiser_is_the_best_linear_estimate(model: ToyboxModel) -> None:
     """With x0 ~ N(mu, r^2), the posterior mean of x0 given x_t has a closed form by Bayes' rule for Gaussians."""
     noisy, guess, cameras, background = inputs()
-    text = per_view(model.encode(CAPTIONS))
+    text = model.encode(CAPTIONS).repeat_each(VIEWS)
     for t in (5, 300, 700, 990):
         timesteps = torch.full((8,), t)
         v, net, _ = model.predict_v(noisy, timesteps, guess, text, camera_features(cameras.azimuth, cameras.elevation), background)
@@ -64,7 +65,7 @@ def test_views_of_a_group_see_one_another_and_groups_do_not() -> None:
     camera = camera_features(cameras.azimuth, cameras.elevation)
 
     def predict(x: torch.Tensor) -> torch.Tensor:
-        return model.predict_v(x, torch.full((8,), 500), guess, per_view(states), camera, background)[1]
+        return model.predict_v(x, torch.full((8,), 500), guess, states.repeat_each(VIEWS), camera, background)[1]
 
     other = noisy.clone()
     other[1] += 1.0
@@ -86,9 +87,9 @@ def test_template_skips_only_what_is_not_seen(model: ToyboxModel) -> None:
     """The fast path without gradients against the plain sum."""
     cameras = Cameras.orbit([30.0, 120.0, 210.0, 300.0] * 2, 20.0)
     text = model.encode(CAPTIONS)
-    full = template_views(model, text, cameras)
+    full = model.render(model.guess(text), cameras)
     with torch.no_grad():
-        fast = template_views(model, text, cameras)
+        fast = model.render(model.guess(text), cameras)
     assert full[:, 3].max() > 0.9, "the start is a ball that is seen"
     torch.testing.assert_close(fast, full.detach(), rtol=0, atol=0.02)
 
@@ -117,7 +118,7 @@ def test_saved_model_loads_as_it_was(model: ToyboxModel, tmp_path: Path) -> None
     assert isinstance(b, TextStates)
     torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=0)
     cameras = Cameras.orbit([0.0, 90.0, 180.0, 270.0] * 2, 0.0)
-    torch.testing.assert_close(template_views(model, a, cameras), template_views(again, b, cameras), rtol=0, atol=0)
+    torch.testing.assert_close(model.render(model.guess(a), cameras), again.render(again.guess(b), cameras), rtol=0, atol=0)
     assert len(again.tokenizer) == len(VOCABULARY) + 3
 
 
@@ -128,22 +129,26 @@ def test_over_background_is_compositing() -> None:
 
 
 def test_resumed_training_equals_uninterrupted(data: ToyData, tmp_path: Path) -> None:
-    settings = TrainingSettings(template_steps=4, unet_steps=3, template_batch=2, unet_batch=1, rays=16)
+    settings = TrainingSettings(
+        template_steps=2, pictures_steps=2, unet_steps=2, template_batch=2, pictures_batch=2, unet_batch=2, rays=16
+    )
 
     def weights(model: ToyboxModel) -> list[torch.Tensor]:
         return [value for network in model.networks() for value in network.state_dict().values()]
 
     whole = new_model(1)
     losses = [done.loss for done in train(whole, data, settings, tmp_path / "whole")]
-    assert len(losses) == 7
+    assert len(losses) == 6
 
     first = new_model(1)
-    for done in train(first, data, TrainingSettings(**{**vars(settings), "unet_steps": 1}), tmp_path / "cut"):
+    for _ in train(first, data, replace(settings, pictures_steps=1, unet_steps=0), tmp_path / "cut"):
         pass
     second = new_model(1)
-    rest = [done.loss for done in train(second, data, settings, tmp_path / "cut")]
-    assert rest == losses[5:]
-    for a, b in zip(weights(whole), weights(second)):
+    middle = [done.loss for done in train(second, data, replace(settings, unet_steps=1), tmp_path / "cut")]
+    third = new_model(1)
+    rest = [done.loss for done in train(third, data, settings, tmp_path / "cut")]
+    assert middle == losses[3:5] and rest == losses[5:]
+    for a, b in zip(weights(whole), weights(third)):
         assert torch.equal(a, b)
 
 
