@@ -24,7 +24,7 @@ from backend.optimize.inputs import Inputs
 from protocol.settings import JobSettings
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Checkpoint:
     aim: Aim
     population: dict[str, Any]
     generator: torch.Tensor
+    diagnostics: dict[str, Any]
 
 
 def fingerprint(settings: JobSettings, inputs: Inputs, prior_name: str) -> str:

@@ -58,8 +58,9 @@ class Population:
         conditioning: Conditioning,
         generator: torch.Generator,
         of_regions: Mapping[str, Conditioning] | None = None,
+        observed: bool = False,
     ) -> tuple[StepRecord, bool]:
-        """Step `within` (from 0) of the stage, and whether the stage should end with it.
+        """Step `within` (from 0) of the stage, and whether the stage should end with it. `observed`: see `distill_step`.
 
         The record is that of the member that moved, of several the first's. Whatever is not a candidate's own is drawn
         from `generator`.
@@ -70,7 +71,10 @@ class Population:
             member.running.pace = self.watch.pace
             draws = member.generator or generator
             progress = within / self.stage.steps
-            records.append(distill_step(member.running, progress, strength, prior, conditioning, draws, of_regions))
+            watched = observed and not records
+            records.append(
+                distill_step(member.running, progress, strength, prior, conditioning, draws, of_regions, watched)
+            )
         record = records[0]
         record.numbers.update(self.watch.numbers())
         # Candidates are watched when they have been chosen from; an object that waits for its network does not fall.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from backend.optimize.control_pictures import control_picture
 from backend.optimize.look import Look
 from backend.optimize.methods import Shown, distillation_loss, draw, levels
 from backend.optimize.objectives import Seen
-from backend.optimize.region_prompts import let_through
+from backend.optimize.observation import DISTILLATION, Observation, Observer
+from backend.optimize.region_prompts import Turn, let_through
 from backend.optimize.stages import SHAPE_GROUPS, RunningStage
 from backend.optimize.views import draw_cameras, render_side
 from backend.priors.images import composite
@@ -30,11 +31,13 @@ from protocol.settings import FieldStage, GuidanceSettings, Schedule, Stage, Vie
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step looked at and its numbers to plot."""
+    """What a step looked at and its numbers to plot; the losses are among them. `observation`: if it was asked for."""
 
     cameras: Cameras
     timestep: float
     numbers: dict[str, float]
+    losses: dict[str, float] = field(default_factory=dict)
+    observation: Observation | None = None
 
 
 def distill_step(
@@ -45,10 +48,12 @@ def distill_step(
     conditioning: Conditioning,
     generator: torch.Generator,
     of_regions: Mapping[str, Conditioning] | None = None,
+    observed: bool = False,
 ) -> StepRecord:
     """Advance the stage by one optimizer step; every random number comes from `generator` (a CPU generator).
 
     `of_regions` are the conditionings by the words of regions' prompts, empty ones included; for an object that has regions.
+    An `observed` step ends in the same bits.
     """
     stage, settings = running.stage, running.stage.guidance
     running.set_schedules(progress, strength)
@@ -65,6 +70,7 @@ def distill_step(
     terms = running.terms(Seen(running.representation, look, rendered, progress, strength, generator, conditioning.prompt))
     penalty = sum(terms.values(), start=torch.zeros((), device=look.background.device))
     running.clear_gradients()
+    observer = _observer(running, turn, terms) if observed else None
 
     training = running.auxiliary
     adapter = None if training is None else training.adapter
@@ -90,12 +96,27 @@ def distill_step(
         if penalty.requires_grad:  # not where nothing weighs anything
             penalty.backward()
     told = {name: term.detach() for name, term in terms.items()}
-    numbers = {**together({"distillation": distillation.detach(), **told}), **numbers}
+    losses = together({DISTILLATION: distillation.detach(), **told})
+    numbers = {**losses, **numbers}
+    if observer is not None:
+        observer.whole()
     if training is None or not training.warming_up:
         numbers |= running.move()
+    observation = None if observer is None else observer.moved(look, rendered)
     if training is not None:
         numbers |= training.train(shown.latents[0], denoiser, generator)
-    return StepRecord(look.cameras, float(draws.timesteps[0]) / denoiser.timesteps, numbers)
+    return StepRecord(look.cameras, float(draws.timesteps[0]) / denoiser.timesteps, numbers, losses, observation)
+
+
+def _observer(running: RunningStage, turn: Turn | None, terms: Mapping[str, Tensor]) -> Observer:
+    """One that knows the gradients of the terms, which no turn of a region weighs."""
+    observer = Observer(running)
+    if turn is not None:
+        let_through(None, running.representation)
+    observer.terms_alone(terms)
+    if turn is not None:
+        let_through(turn, running.representation)
+    return observer
 
 
 def _draw_look(stage: Stage, progress: float, prior: Prior, generator: torch.Generator) -> Look:
