@@ -10,6 +10,7 @@ from typing import TypeVar
 import diffusers
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, T5TokenizerFast
 
 from backend.errors import InputError
@@ -48,7 +49,7 @@ def load_component(kind: type[Model], files: PretrainedFiles, component: str, dt
                 output_loading_info=True,
                 torch_dtype=dtype,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{files.weights[component][0]} cannot be loaded: {error}") from error
     absent = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
     if absent:
