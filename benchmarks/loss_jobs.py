@@ -48,10 +48,10 @@ def standard_job(kind: str = "duck", steps: int = 60, **stage: object) -> LossJo
     spec = next(spec for spec in held_out_specs() if spec.kind.name == kind)
     made = MeshStage(
         steps=steps,
-        position_rate=Linear(0.006, 0.0005),
-        color_rate=Linear(0.04, 0.002),
+        position_rate=Linear(0.01, 0.001),
+        color_rate=Linear(0.04, 0.004),
         laplacian=0.1,
-        smoothing=5.0,
+        smoothing=1.0,
         remesh_every=1_000_000,
         guidance=GuidanceSettings(scale=Linear(2.5, 1.5), t_min=Constant(0.1), t_max=Sqrt(0.7, 0.4)),
     )

@@ -13,7 +13,7 @@ DIRECTIONS = 64
 """Planes that are tried beside the axes and the principal axes."""
 REFINED = 4
 """How many of the best planes are refined."""
-ROUNDS = 30
+ROUNDS = 10
 EQUAL = 1e-7
 """Differences of two planes' asymmetries that are rounding."""
 
@@ -42,22 +42,22 @@ def color_asymmetry(colors: Float[Tensor, "P 3"], nearest: Float[Tensor, "P 3"])
     return (colors - nearest).square().mean()
 
 
-@torch.no_grad()
-def find_symmetry_plane(
-    points: Float[Tensor, "P 3"], nearest: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "3"]:
-    """Unit normal of the plane through the origin in which a surface comes closest to itself.
+Nearest = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From any places [P, 3] to the surface's points nearest to them and its unit normals there, [P, 3] both."""
 
-    `points` are spread evenly over it; `nearest` maps any points [P, 3] to the surface's nearest ones. The axes, the principal
-    axes and 64 directions spread over the half sphere are tried; the four best are refined by turns of nearest points and plane,
-    as in iterative closest points (Besl and McKay 1992): with p and its nearest q fixed, |mirrored p - q|^2 = |p - q|^2 +
-    4 (p . n)(q . n), so the best n is the eigenvector of sum (p q' + q p') with the smallest eigenvalue. The best of all is
-    returned, of about equals the first (the axes come first); its largest component is positive.
+
+@torch.no_grad()
+def find_symmetry_plane(points: Float[Tensor, "P 3"], nearest: Nearest) -> Float[Tensor, "3"]:
+    """Unit normal of the plane through the origin in which a surface comes closest to itself; `points` are spread over it.
+
+    The axes, the principal axes and 64 directions spread over the half sphere are tried and the four best refined: the nearest
+    points are held with the planes that touch the surface there (Chen and Medioni 1992) while Gauss-Newton turns the normal. The
+    best of all is returned, of about equals the first (the axes come first); its largest component is positive.
     """
     axes = torch.eye(3, dtype=points.dtype, device=points.device)
     principal = torch.linalg.eigh(points.T @ points)[1].T
     candidates = torch.cat([axes, principal, _directions(points)])
-    scores = torch.stack([_score(points, normal, nearest)[0] for normal in candidates])
+    scores = torch.stack([_score(points, normal, nearest) for normal in candidates])
     best = sorted(torch.argsort(scores, stable=True)[:REFINED].tolist())
     tried = [(scores[index], candidates[index]) for index in best]
     tried += [_refined(points, candidates[index], nearest) for index in best]
@@ -67,23 +67,35 @@ def find_symmetry_plane(
     return normal * normal[normal.abs().argmax()].sign()
 
 
-def _refined(points: Tensor, normal: Tensor, nearest: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    score, found = _score(points, normal, nearest)
+def _refined(points: Tensor, normal: Tensor, nearest: Nearest) -> tuple[Tensor, Tensor]:
+    score, pace = _score(points, normal, nearest), 1.0
     for _ in range(ROUNDS):
-        product = points.T @ found
-        turned = torch.linalg.eigh(product + product.T)[1][:, 0]
-        better, there = _score(points, turned, nearest)
-        if better >= score:
-            break
-        score, normal, found = better, turned, there
+        turned = torch.nn.functional.normalize(normal + pace * _turn(points, normal, nearest), dim=0)
+        reached = _score(points, turned, nearest)
+        if reached < score:
+            score, normal = reached, turned
+        else:
+            pace /= 4.0
     return score, normal
 
 
-def _score(points: Tensor, normal: Tensor, nearest: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean squared distance of the mirrored points to the nearest ones, and these."""
+def _turn(points: Tensor, normal: Tensor, nearest: Nearest) -> Tensor:
+    """The Gauss-Newton step of the plane's normal, at right angles to it: of sum (m . (mirrored p - q))^2 for normals m at q."""
     other = mirrored(points, normal)
-    found = nearest(other)
-    return (other - found).square().sum(dim=1).mean(), found
+    found, across = nearest(other)
+    off = ((other - found) * across).sum(dim=1)
+    slope = -2.0 * ((points @ normal)[:, None] * across + (across @ normal)[:, None] * points)
+    slope = slope - (slope @ normal)[:, None] * normal
+    square = slope.T @ slope
+    # What no turn changes, as around a body of revolution's axis, and the normal's own direction take no part.
+    damped = square + 1e-6 * square.trace().clamp_min(SMALLEST) * torch.eye(3, dtype=points.dtype, device=points.device)
+    return torch.linalg.solve(damped, -slope.T @ off)
+
+
+def _score(points: Tensor, normal: Tensor, nearest: Nearest) -> Tensor:
+    """Mean squared distance of the mirrored points to the nearest ones."""
+    other = mirrored(points, normal)
+    return (other - nearest(other)[0]).square().sum(dim=1).mean()
 
 
 def _directions(points: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from backend.optimize.surfaces import (
     SurfacePoints,
     artists_surface,
     draw_points,
+    face_normals,
     has_surface,
     nearest_points,
     surface_now,
@@ -32,7 +33,7 @@ from protocol.settings import LossSettings, MeshStage, Stage, largest, value_at
 SHAPE_LOSSES = ("edge_lengths", "normal_variance", "symmetry", "color_symmetry")
 MIRRORED_POINTS = 1024
 """Points of the surface whose mirror images a step looks at."""
-PLANE_POINTS = 512
+PLANE_POINTS = 384
 """Points by which the plane of symmetry is found."""
 
 
@@ -117,8 +118,19 @@ def _plane(losses: LossSettings, surface: SurfaceNow) -> Tensor:
     vertices = surface.vertices.detach()
     if losses.symmetry_plane != "found":
         return torch.eye(3).to(vertices)["xyz".index(losses.symmetry_plane)]
-    points = draw_points(surface, PLANE_POINTS, torch.Generator().manual_seed(0)).of(vertices, surface.faces)
-    return find_symmetry_plane(points, lambda places: nearest_points(surface, places).of(vertices, surface.faces))
+    return find_plane(SurfaceNow(vertices, surface.faces, surface.edges))
+
+
+def find_plane(surface: SurfaceNow) -> Tensor:
+    """Unit normal [3] of the plane through the origin that mirrors the surface best (see `find_symmetry_plane`)."""
+    normals = face_normals(surface)
+
+    def nearest(places: Tensor) -> tuple[Tensor, Tensor]:
+        found = nearest_points(surface, places)
+        return found.of(surface.vertices, surface.faces), normals[found.face]
+
+    drawn = draw_points(surface, PLANE_POINTS, torch.Generator().manual_seed(0))
+    return find_symmetry_plane(drawn.of(surface.vertices, surface.faces), nearest)
 
 
 def _colors_at(representation: Representation, points: SurfacePoints) -> Tensor:

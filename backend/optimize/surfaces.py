@@ -60,6 +60,12 @@ def artists_surface(representation: TriangleMesh | TexturedMesh | TetrahedralGri
     return SurfaceNow(moving.start, moving.joined_faces, moving.topology.edges)
 
 
+def face_normals(surface: SurfaceNow) -> Tensor:
+    """Unit normals [F, 3] of the faces; 0 where one has no area."""
+    a, b, c = (surface.vertices[corner] for corner in surface.faces.long().T)
+    return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
+
+
 def draw_points(surface: SurfaceNow, count: int, generator: torch.Generator) -> SurfacePoints:
     """`count` points evenly spread over the surface, by `generator` (a CPU generator)."""
     a, b, c = (surface.vertices.detach()[corner] for corner in surface.faces.long().T)
