@@ -7,6 +7,7 @@ import time
 
 from bpy.types import Context, UILayout
 
+from .drawing_diagnosis import draw_diagnosis
 from .live_job import LiveJob
 from .properties import JobControls
 from .session import Session
@@ -98,13 +99,16 @@ def draw_job(layout: UILayout, context: Context, session: Session, live: LiveJob
     box.label(text="Waiting for the connection" if waiting else live.headline(), icon=PHASE_ICONS[live.phase])
     steerable = not live.ended and controls is not None
     if not steerable:  # else the prompt stands in a field of its own
-        box.label(text=live.prompt or "A job of the service")
+        box.label(text=live.prompt or ("A job of the service" if live.phase == "sending" else "From a picture"))
     draw_progress(box, live, now)
     for text in (live.problem, live.obstacle):
         if text:
             draw_lines(box, context, text, icon="ERROR")
+    for text in live.warnings:
+        draw_lines(box, context, text, icon="ERROR")
     for text in live.notes:
         draw_lines(box, context, text, icon="INFO")
+    draw_diagnosis(box, live, controls)
     if not live.has_preview:
         draw_lines(box, context, "Its preview is not in the scene any more.", icon="GHOST_DISABLED")
         box.operator("galatea.reattach", text="Show Again", icon="HIDE_OFF").job = live.job

@@ -53,6 +53,10 @@ class LiveJob:
     """What went wrong and what to do, until it is over."""
     notes: tuple[str, ...] = ()
     """What the artist should know but need not act on, newest last."""
+    warnings: tuple[str, ...] = ()
+    """What the job itself warned of, newest last."""
+    diagnosis: m.Diagnosis | None = None
+    """What it last told about itself."""
     resumable: bool = False
     result: Mesh | None = None
 
@@ -99,7 +103,8 @@ class LiveJob:
                 self.prompt, self.negative_prompt = happening.prompt, happening.negative_prompt
                 self.strength = happening.strength
             case m.Warned():
-                self.note(happening.message)
+                if happening.message not in self.warnings:
+                    self.warnings = (*self.warnings, happening.message)[-4:]
             case m.Finished():
                 self.phase, self.step, self.seconds_left, self.problem = "finished", happening.step, None, ""
             case m.Failed():
@@ -115,6 +120,7 @@ class LiveJob:
         self.phase, self.what = progress.state, progress.what
         self.step, self.total, self.seconds_left = progress.step, progress.total, progress.seconds_left
         self.megabytes = progress.memory_megabytes
+        self.diagnosis = progress.diagnosis or self.diagnosis
 
     def take_summary(self, summary: m.JobSummary) -> None:
         """For a job that was taken up again: what its events do not tell, and how it stands before they come."""

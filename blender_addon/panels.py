@@ -5,6 +5,7 @@ from __future__ import annotations
 from bpy.types import Context, Panel
 
 from .drawing import draw_job, draw_lines, draw_service
+from .drawing_inputs import draw_pictures, draw_regions
 from .preferences import preferences
 from .session import current
 from .solid_colors import are_shown
@@ -32,6 +33,8 @@ class GALATEA_PT_main(GalateaPanel, Panel):
         row.prop(settings, "prompt", text="", placeholder="What to make")
         row.menu("GALATEA_MT_prompts", text="", icon="DOWNARROW_HLT")
         column.prop(settings, "negative_prompt", text="", placeholder="What to stay away from")
+        draw_pictures(layout, settings)
+        draw_regions(layout, context.view_layer.objects.active)
         column = layout.column(align=True)
         column.scale_y = 1.3
         column.operator("galatea.generate", icon="MESH_ICOSPHERE")
@@ -75,7 +78,7 @@ class GALATEA_PT_service_jobs(GalateaPanel, Panel):
         for summary in others:
             row = layout.row(align=True)
             words = summary.state if summary.state != "running" else f"{summary.step} of {summary.total}"
-            row.label(text=f"{summary.prompt} ({words})")
+            row.label(text=f"{summary.prompt or 'From a picture'} ({words})")
             row.operator("galatea.reattach", text="Reattach", icon="LINKED").job = summary.job
 
 

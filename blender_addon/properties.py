@@ -1,7 +1,8 @@
 """What the panel's fields hold.
 
 They live on the window manager, not in the scene: typing a prompt must not be a step that undo takes back, nor stand
-between an accepted result and the object as it was before.
+between an accepted result and the object as it was before. Only regions belong to their object, as its vertex groups do,
+and are saved and undone with it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 
 import bpy
-from bpy.props import CollectionProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import BoolProperty, CollectionProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 from bpy.types import Context, PropertyGroup
 
 from .live_job import LiveJob
@@ -17,6 +18,10 @@ from .session import current
 from .timer import wake
 
 PROMPT_LENGTH = 1000
+STRENGTH = (
+    "How far a refined mesh may change: 0 leaves it as it is, up to 0.2 only its colors change, above that its shape too, "
+    "held to how it was less and less, and at 1 it is free"
+)
 
 _prior_items: list[tuple[str, str, str]] = []
 """Blender keeps no reference to the strings of a dynamic enum; without one they are freed while they are shown."""
@@ -39,14 +44,53 @@ def strength_moved(controls: JobControls, _context: Context) -> None:
         wake()
 
 
+class ReferencePicture(PropertyGroup):
+    """A picture of what is to be made; images are remembered by name, which outlives undo and loading a file."""
+
+    image: StringProperty(name="Picture", description="An image of this file that shows the object")
+    azimuth: FloatProperty(
+        name="Azimuth",
+        description="From where it shows the object, in degrees: 0 its front, 90 its left side (+X), 180 its back",
+        min=-360.0,
+        max=360.0,
+        step=1500,
+        precision=0,
+    )
+    elevation: FloatProperty(
+        name="Elevation",
+        description="How far from above it shows the object, in degrees: 0 level with it, 90 from straight above",
+        min=-90.0,
+        max=90.0,
+        step=1500,
+        precision=0,
+    )
+
+
+class Region(PropertyGroup):
+    """A part of an object that Refine may change."""
+
+    group: StringProperty(name="Vertex Group", description="Its weights say how far each vertex may change; 0 and outside nothing does")
+    prompt: StringProperty(
+        name="Prompt", description="What this part is to become; empty takes the prompt above", maxlen=PROMPT_LENGTH
+    )
+
+
+class ObjectSettings(PropertyGroup):
+    """What belongs to one object."""
+
+    regions: CollectionProperty(type=Region)
+
+
 class JobControls(PropertyGroup):
     """The fields in one job's box; `name` is the job's id."""
+
+    diagnosis: BoolProperty(name="Diagnosis", description="Show what the job tells about itself", default=False)
 
     prompt: StringProperty(name="Prompt", description="What this job works toward", maxlen=PROMPT_LENGTH)
     negative_prompt: StringProperty(name="Negative", description="What this job works away from", maxlen=PROMPT_LENGTH)
     strength: FloatProperty(
         name="Strength",
-        description="How freely vertices may move. Takes effect when the slider rests",
+        description=f"{STRENGTH}. Takes effect when the slider rests",
         min=0.0,
         max=1.0,
         default=0.5,
@@ -68,27 +112,29 @@ class GalateaSettings(PropertyGroup):
     )
     strength: FloatProperty(
         name="Strength",
-        description="How freely vertices may move: 0 leaves them where they are, 0.5 is the usual pace",
+        description=STRENGTH,
         min=0.0,
         max=1.0,
         default=0.5,
         subtype="FACTOR",
     )
     prior: EnumProperty(name="Prior", description="The model that knows what things look like", items=prior_items)
+    pictures: CollectionProperty(type=ReferencePicture)
     jobs: CollectionProperty(type=JobControls)
 
 
-CLASSES = (JobControls, GalateaSettings)
+CLASSES = (ReferencePicture, Region, ObjectSettings, JobControls, GalateaSettings)
 
 
 def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.WindowManager.galatea = PointerProperty(type=GalateaSettings)
+    bpy.types.Object.galatea = PointerProperty(type=ObjectSettings)
 
 
 def unregister() -> None:
-    del bpy.types.WindowManager.galatea
+    del bpy.types.WindowManager.galatea, bpy.types.Object.galatea
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
 

@@ -7,9 +7,11 @@ but for `prepare`, which the client calls in its own.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from .live_job import Frame, LiveJob
 from .protocol import messages as m
@@ -27,6 +29,7 @@ from .protocol.client_events import (
     WatchRefused,
 )
 from .protocol.mesh_codec import Mesh
+from .protocol.picture_codec import Picture
 from .service_process import ServiceProcess, ServiceState
 
 LIST_EVERY = 10.0
@@ -133,10 +136,18 @@ class Session:
     def new_job_id() -> str:
         return secrets.token_hex(16)
 
-    def submit(self, job: str, request: m.JobRequest, mesh: Mesh | None, placement: object) -> LiveJob:
-        """Send a new job whose preview is in the scene. Raises WireError for a mesh that cannot be sent."""
+    def submit(
+        self,
+        job: str,
+        request: m.JobRequest,
+        mesh: Mesh | None,
+        placement: object,
+        pictures: Sequence[Picture] = (),
+        masks: Sequence[np.ndarray] = (),
+    ) -> LiveJob:
+        """Send a new job whose preview is in the scene. Raises WireError for what cannot be sent."""
         self._placements[job] = placement
-        self._client().submit(request, mesh, job)
+        self._client().submit(request, mesh, job, pictures, masks)
         live = LiveJob(job, request.command, request.prompt, request.negative_prompt, request.strength)
         live.total = request.steps or 0
         self.jobs[job] = live

@@ -7,6 +7,14 @@ Accept, so that one undo brings back the object as it was.
 
 from __future__ import annotations
 
-from . import ending, making, prompts, running, service, view
+from . import ending, inputs, making, prompts, running, service, view
 
-CLASSES = (*making.CLASSES, *running.CLASSES, *ending.CLASSES, *service.CLASSES, *view.CLASSES, *prompts.CLASSES)
+CLASSES = (
+    *making.CLASSES,
+    *inputs.CLASSES,
+    *running.CLASSES,
+    *ending.CLASSES,
+    *service.CLASSES,
+    *view.CLASSES,
+    *prompts.CLASSES,
+)

@@ -16,12 +16,14 @@ from ..protocol.codec import WireError
 from ..protocol.mesh_codec import Mesh
 from ..protocol.messages import JobRequest
 from ..session import Session, current
+from . import inputs
 
 
 def why_not_now(context: Context) -> str:
     """Why no job can be sent, in a sentence; empty if one can."""
-    if not context.window_manager.galatea.prompt.strip():
-        return "Type a prompt first: what shall be made?"
+    settings = context.window_manager.galatea
+    if not settings.prompt.strip() and not len(settings.pictures):
+        return "Type a prompt or add a reference picture first: what shall be made?"
     active = context.view_layer.objects.active
     if active is not None and active.mode != "OBJECT":
         mode = active.mode.replace("_", " ").title()
@@ -35,33 +37,36 @@ def why_not_now(context: Context) -> str:
     return ""
 
 
-def request_of(context: Context, command: str) -> JobRequest:
-    """The panel's fields as a request."""
+def request_of(context: Context, original: Object | None) -> JobRequest:
+    """The panel's fields as a request: to refine the object if there is one, else to generate."""
     settings = context.window_manager.galatea
     return JobRequest(
-        command=command,
+        command="generate" if original is None else "refine",
         prompt=settings.prompt.strip(),
         negative_prompt=settings.negative_prompt.strip(),
         seed=settings.seed,
         steps=settings.steps or None,
         strength=settings.strength,
         prior=settings.prior or "toybox",
+        references=inputs.references_of(context),
+        regions=() if original is None else inputs.regions_of(original),
     )
 
 
-def begin(
-    context: Context, session: Session, request: JobRequest, mesh: Mesh | None, original: Object | None, placement: Placement
-) -> LiveJob:
+def begin(context: Context, session: Session, mesh: Mesh | None, original: Object | None, placement: Placement) -> LiveJob:
     """Puts the preview into the scene and sends the job, or leaves all as it was. Raises SceneError and WireError."""
+    request, pictures = request_of(context, original), inputs.pictures_of(context)
+    masks = () if original is None else inputs.masks_of(original)
     job = session.new_job_id()
-    shown = preview.begin(context, job, request.prompt, original, placement)
+    shown = preview.begin(context, job, inputs.name_of(context, request), original, placement)
     try:
-        live = session.submit(job, request, mesh, placement)
+        live = session.submit(job, request, mesh, placement, pictures, masks)
     except Exception:
         finish.discard(context, shown)
         raise
     push_step(request.command.capitalize())
-    prompt_history.remember(request.prompt)
+    if request.prompt:
+        prompt_history.remember(request.prompt)
     return live
 
 
@@ -82,7 +87,7 @@ def show_colors(operator: Operator) -> None:
 class GALATEA_OT_generate(Operator):
     bl_idname = "galatea.generate"
     bl_label = "Generate"
-    bl_description = "Make an object from the prompt, at the 3D cursor, live in the scene"
+    bl_description = "Make an object from the prompt, the reference pictures or both, at the 3D cursor, live in the scene"
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -94,7 +99,7 @@ class GALATEA_OT_generate(Operator):
         session = open_link(context)
         placement = default_placement(tuple(context.scene.cursor.location))
         try:
-            begin(context, session, request_of(context, "generate"), None, None, placement)
+            begin(context, session, None, None, placement)
         except (SceneError, WireError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -105,7 +110,7 @@ class GALATEA_OT_generate(Operator):
 class GALATEA_OT_refine(Operator):
     bl_idname = "galatea.refine"
     bl_label = "Refine Selected"
-    bl_description = "Change the active object toward the prompt, on a copy; vertices, faces and UVs stay"
+    bl_description = "Change the active object toward the prompt, or only its regions, on a copy; vertices, faces and UVs stay"
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -121,7 +126,7 @@ class GALATEA_OT_refine(Operator):
         original = context.view_layer.objects.active
         try:
             collected = collect.collect(original)
-            live = begin(context, session, request_of(context, "refine"), collected.mesh, original, collected.placement)
+            live = begin(context, session, collected.mesh, original, collected.placement)
         except (SceneError, WireError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -35,7 +35,7 @@ class GALATEA_OT_steer(JobOperator, Operator):
         session = open_link(context)
         live = session.jobs[self.chosen(session)]
         controls = context.window_manager.galatea.jobs.get(live.job)
-        if controls is None or not controls.prompt.strip():
+        if controls is None or (live.prompt and not controls.prompt.strip()):
             self.report({"ERROR"}, "The job's prompt is empty: type what it should work toward.")
             return {"CANCELLED"}
         session.steer(live.job, controls.prompt.strip(), controls.negative_prompt.strip(), None)

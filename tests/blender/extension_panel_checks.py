@@ -19,7 +19,7 @@ from tests.blender.extension_parts import part  # isort: skip
 
 panels, drawing = part("panels"), part("drawing")
 ServiceState = part("service_process").ServiceState
-WELCOME = m.Welcome(1, "0.1.0", "0" * 32, "1" * 32, ("toybox", "sd15"), ("generate",), ("cpu",))
+WELCOME = m.Welcome(2, "0.1.0", "0" * 32, "1" * 32, ("toybox", "sd15"), ("generate",), ("cpu",))
 
 
 def main() -> dict[str, str | None]:

@@ -12,7 +12,7 @@ import bpy
 
 FUNCTIONS = bpy.types.UILayout.bl_rna.functions
 PROPERTIES = bpy.types.UILayout.bl_rna.properties
-OF_PYTHON = {"prop": ("data", "property"), "operator": ("operator",), "menu": ("menu",), "panel": ("idname",), "label": ()}
+OF_PYTHON = {"prop": ("data", "property"), "prop_search": ("data", "property", "search_data", "search_property"), "operator": ("operator",), "menu": ("menu",), "panel": ("idname",), "label": ()}
 
 
 class RecordingLayout:
@@ -39,9 +39,11 @@ class RecordingLayout:
         if "text" in given:
             self.texts.append(given["text"])
         match name:
-            case "prop":
+            case "prop" | "prop_search":
                 check_property(given["data"], given["property"])
                 self.props.append(given["property"])
+                if name == "prop_search":
+                    check_property(given["search_data"], given["search_property"])
             case "operator":
                 return self._operator(str(given["operator"]))
             case "menu":

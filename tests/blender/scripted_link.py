@@ -28,6 +28,8 @@ class ScriptedClient:
         self.said: list[tuple] = []
         self.waiting: list = []
         self.closed = False
+        self.attached: tuple = ()
+        """What came with the last submission: mesh, pictures, masks."""
 
     def tell(self, *told) -> None:
         self.waiting += told
@@ -57,8 +59,9 @@ class ScriptedClient:
     def close(self) -> None:
         self.closed = True
 
-    def submit(self, request, mesh=None, job=None) -> str:
+    def submit(self, request, mesh=None, job=None, pictures=(), masks=()) -> str:
         self.said.append(("submit", job, request))
+        self.attached = (mesh, tuple(pictures), tuple(masks))
         return job
 
     def watch(self, job: str, after: int = 0) -> None:

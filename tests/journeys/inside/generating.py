@@ -31,7 +31,7 @@ def generate(request: dict, folder: str, seconds: float) -> dict:
     bpy.ops.wm.save_as_mainfile(filepath=f"{folder}/scene.blend")
     return {
         "job": watch.live.job, "updates": watch.updates, "states": watch.states, "steps": watch.steps, "name": name,
-        "shown": shown, "notes": list(watch.live.notes),
+        "shown": shown, "notes": [*watch.live.notes, *watch.live.warnings],
         "accepted": accepted, "undone": undone, "redone": redone, "others": before == everything(bpy.data.objects["Cube"]),
         "jobs": len(part("session").jobs()),
     }  # fmt: skip

@@ -84,7 +84,7 @@ def refine(request: dict, folder: str, end: str, shared: bool, seconds: float) -
     world = np.array(bpy.data.objects["Mug"].matrix_world)[:3, :3]
     told = {
         "job": watch.live.job, "updates": watch.updates, "before": before, "after": after, "hidden": hidden,
-        "there_before": there, "there_after": objects(), "notes": list(watch.live.notes),
+        "there_before": there, "there_after": objects(), "notes": [*watch.live.notes, *watch.live.warnings],
         "moved": np.linalg.norm(moved @ world.T, axis=1).max(),
         "twin": describe("Twin"), "copy": next((describe(name) for name in objects() if name not in there), None),
     }  # fmt: skip
