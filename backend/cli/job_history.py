@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from backend.cli.pictures import spread
-from backend.optimize.events import CheckpointSaved, Chosen, EndedEarly, Event, Remeshed, StageStarted, StepDone, Warned
+from backend.optimize.events import (
+    CheckpointSaved,
+    Chosen,
+    Diagnosed,
+    EndedEarly,
+    Event,
+    Remeshed,
+    StageStarted,
+    StepDone,
+    Warned,
+)
 
 FRAMES_KEPT = 48
 """Beyond it, the frame goes whose absence leaves the smallest gap, so that the rest stay evenly spread."""
@@ -32,6 +42,7 @@ class History:
     choices: list[dict] = field(default_factory=list)
     endings: list[dict] = field(default_factory=list)
     """Stages that ended early."""
+    diagnoses: list[dict] = field(default_factory=list)
     warnings: list[dict] = field(default_factory=list)
     sittings: list[dict] = field(default_factory=list)
     """One for each time the job was started or resumed."""
@@ -90,6 +101,8 @@ class HistoryLog:
         elif isinstance(event, EndedEarly):
             left_out = {"stage": event.stage, "steps_left_out": event.steps_left_out}
             self._append({"kind": "endings", "after_step": event.step, **left_out, "sentence": event.sentence()})
+        elif isinstance(event, Diagnosed):
+            self._append({"kind": "diagnoses", **_rounded(asdict(event))})
         elif isinstance(event, Warned):
             self._append({"kind": "warnings", "after_step": self._last_step, "message": event.message})
 
@@ -108,7 +121,8 @@ class HistoryLog:
         return [(int(file.stem), np.asarray(Image.open(file))) for file in files]
 
     def read(self) -> History:
-        """Everything noted so far. What a resumed job says again (its stage, its warnings) is listed once."""
+        """Everything noted so far. What a resumed job says again (its stage, its warnings) is listed once, and of what is told
+        of one step the last."""
         history = History()
         said: set[tuple[str, object]] = set()
         for line in self._lines():
@@ -118,6 +132,8 @@ class HistoryLog:
             if once is not None and (kind, once) in said:
                 continue
             said.add((kind, once))
+            if kind == "diagnoses" and history.diagnoses and history.diagnoses[-1]["step"] == line["step"]:
+                history.diagnoses.pop()
             getattr(history, kind).append(line)
         return history
 
@@ -152,6 +168,15 @@ class HistoryLog:
         for file in self._frames.glob("*.png"):
             if int(file.stem) >= next_step:
                 file.unlink()
+
+
+def _rounded(value: object) -> object:
+    """Numbers of a nested value with six digits, None where they are not finite; keys and structure as they are."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return _plain(value) if isinstance(value, float) else value
 
 
 def _plain(value: float) -> float | None:

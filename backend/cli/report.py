@@ -67,6 +67,7 @@ def make_report(
         "remeshings": history.remeshings,
         "choices": history.choices,
         "endings": history.endings,
+        "diagnostics": history.diagnoses,
         "warnings": [warning["message"] for warning in history.warnings],
         "steps": steps,
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from backend.cli.pictures import encoded, filmstrip, smaller, spread, turntable_sheet
 from backend.cli.progress import duration
+from backend.cli.report_diagnosis import diagnosis_section
 from backend.cli.svg_charts import curve, dots, time_bar, view_map
 
 _HERE = Path(__file__).parent
@@ -47,6 +48,7 @@ def report_page(report: dict, pictures: Pictures) -> str:
         _warnings(report["warnings"]),
         _growth(pictures.growth),
         _turntable(pictures.turntable),
+        diagnosis_section(report),
         _curves(report),
         _views(report["steps"]),
         _time(report),
@@ -203,7 +205,7 @@ def _environment(report: dict) -> str:
     if facts:
         panels.append(("From the job", facts))
     if "skipped" not in report["judge"]:
-        numbers = {name: value for name, value in report["judge"].items() if name != "summary"}
+        numbers = {name: value for name, value in report["judge"].items() if name not in ("summary", "read_azimuths")}
         panels.append(("Judge", _leaves(numbers)))
     tables = "".join(f'<div class="panel"><h3>{name}</h3>{_table(values)}</div>' for name, values in panels)
     return f'<h2>Circumstances</h2><p></p><div class="tables">{tables}</div>'

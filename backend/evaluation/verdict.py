@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from backend.evaluation.geometry import Geometry, measure
 from backend.evaluation.silhouettes import overlap_with_kinds, yaw_picture_errors
-from backend.evaluation.views import azimuth_right, look, look_at_true_objects, yaw_scores
+from backend.evaluation.views import azimuth_right, look, look_at_true_objects, read_azimuths, yaw_scores
 from backend.representations.mesh_data import MeshData
 from backend.toybox.captions import parse
 from backend.toybox.objects import KINDS, ObjectSpec
@@ -28,7 +28,7 @@ class Verdict:
     kind; overlap_rank: 1 if no other kind overlaps more; overlap_margin: to the best other kind. yaw: scores by the
     judge for a front at 0, 90, 180, 270 degrees, and yaw_pictures the picture errors (smaller is better), or None for
     kinds without a front. azimuth_right: share of views whose azimuth is read within 45 degrees, and true_azimuth_right the
-    same of fresh true objects; None for kinds without a front.
+    same of fresh true objects; read_azimuths: true and read azimuth of each view; None for kinds without a front.
     """
 
     kind: float
@@ -48,6 +48,7 @@ class Verdict:
     yaw_pictures: list[float] | None
     azimuth_right: float | None
     true_azimuth_right: float | None
+    read_azimuths: list[tuple[float, float]] | None
     geometry: Geometry
 
     @property
@@ -115,6 +116,7 @@ def evaluate_mesh(mesh: MeshData, spec: ObjectSpec, seed: int) -> Verdict:
         yaw_pictures=yaw_picture_errors(mesh, spec) if spec.kind.has_front else None,
         azimuth_right=azimuth_right(reading, azimuth) if spec.kind.has_front else None,
         true_azimuth_right=azimuth_right(true, true_azimuth) if spec.kind.has_front else None,
+        read_azimuths=read_azimuths(reading, azimuth) if spec.kind.has_front else None,
         geometry=measure(mesh),
     )
 

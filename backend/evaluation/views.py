@@ -51,6 +51,11 @@ def azimuth_right(reading: Reading, azimuth: Tensor) -> float:
     return (away <= RIGHT_WITHIN).float().mean().item()
 
 
+def read_azimuths(reading: Reading, azimuth: Tensor) -> list[tuple[float, float]]:
+    """The azimuth of each view [N] and the one that the judge reads, in whole degrees."""
+    return list(zip(azimuth.round().tolist(), likely_azimuth(reading.azimuth).round().tolist(), strict=True))
+
+
 def yaw_scores(reading: Reading, azimuth: Tensor) -> list[float]:
     """How far the judge's azimuths agree with a front toward yaw 0, 90, 180 and 270 degrees, each in [0, 1].
 

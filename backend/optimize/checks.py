@@ -147,7 +147,7 @@ def of_saturation(first: float, now: float) -> Iterator[Told]:
 def of_views(views: ViewCounts) -> Iterator[Told]:
     """When the last stage has ended."""
     fair = float(views.counts.mean())
-    missing = [30 * index for index, count in enumerate(views.counts.tolist()) if count < HARDLY * fair]
+    missing = [30 * index for index, count in enumerate(views.counts) if count < HARDLY * fair]
     if missing and views.uniformity() < UNEVEN:
         yield "views", (
             f"Views from {_ranges(missing)} are rare or missing, so that what is there stays undecided; let cameras.spread end "

@@ -21,7 +21,7 @@ from backend.optimize.step import StepRecord
 from backend.optimize.strength import has_start_mesh
 from backend.optimize.uniformity import ViewCounts
 from backend.optimize.views import view_count
-from backend.priors.prior import Conditioning
+from backend.priors.prior import Conditioning, Prior
 from protocol.settings import Stage
 
 EVERY = 25
@@ -30,8 +30,11 @@ EVERY = 25
 ASKED_VIEWS = len(AZIMUTHS) ** 2
 """Predictions for single views that reading the sides takes; a step makes two for each of its views, and more besides."""
 
-COST = 0.02
-"""Share of the time of all steps that reading the sides may take, at most."""
+COST = 0.0125
+"""Share of the predictions of all steps that reading the sides may take, at most."""
+
+MOMENTS = 5
+"""How often the sides are read in a long job."""
 
 TENTHS = 10
 
@@ -67,8 +70,11 @@ class Diagnostics:
     def begin_stage(self) -> None:
         self._first_saturation, self._rows = None, {}
 
-    def add(self, done: StepDone, record: StepRecord, stage: Stage) -> Iterator[Warned | Diagnosed]:
+    def add(
+        self, done: StepDone, record: StepRecord, running: RunningStage, conditioning: Conditioning
+    ) -> Iterator[Warned | Diagnosed]:
         """Take in a step; what there is to tell after it."""
+        stage = running.stage
         self._views.add(done.azimuths)
         self._timesteps[min(TENTHS - 1, int(TENTHS * done.timestep))] += 1
         for name, value in record.losses.items():
@@ -77,6 +83,9 @@ class Diagnostics:
         if record.observation is not None:
             self._take(record.observation)
             yield from self._new(self._of_observation(record.observation, stage))
+            apart = steps_between_readings(stage, self._job.prior)
+            if done.step - self._asked_after >= done.total / MOMENTS and done.total - done.step >= apart:
+                self._ask(done.step, running, conditioning)
             yield self._diagnosed(done.step, done.stage)
 
     def end_stage(
@@ -140,10 +149,8 @@ class Diagnostics:
     def _ask(self, step: int, running: RunningStage, conditioning: Conditioning) -> None:
         """Let the prior read the sides, if it hears cameras and enough steps have passed to pay for it."""
         prior, stage = self._job.prior, running.stage
-        views = view_count(stage.cameras.views, 1.0, prior.views_per_group)
-        if (step - self._asked_after) * 2 * views * COST < ASKED_VIEWS:
-            return
-        if self._reading is not None and not self._reading.hears_cameras:
+        deaf = self._reading is not None and not self._reading.hears_cameras
+        if deaf or step - self._asked_after < steps_between_readings(stage, prior):
             return
         with running.averaged() as representation:
             self._reading = read_views(representation, stage, prior, conditioning)
@@ -159,7 +166,7 @@ class Diagnostics:
             self._loss_shares,
             self._gradient_shares,
             self._updates,
-            tuple(int(count) for count in self._views.counts.tolist()),
+            tuple(int(count) for count in self._views.counts),
             self._views.uniformity(),
             tuple(self._timesteps),
             self._saturation,
@@ -172,6 +179,11 @@ class Diagnostics:
             if cause not in self._warned:
                 self._warned.append(cause)
                 yield Warned(sentence)
+
+
+def steps_between_readings(stage: Stage, prior: Prior) -> int:
+    """So many steps pay for reading the sides once."""
+    return math.ceil(ASKED_VIEWS / (2 * view_count(stage.cameras.views, 1.0, prior.views_per_group) * COST))
 
 
 def _shares(values: dict[str, float]) -> dict[str, float]:

@@ -16,11 +16,8 @@ from torch import Tensor
 from backend.distillation.numbers import together
 from backend.optimize.look import Look
 from backend.optimize.stages import RunningStage
+from backend.optimize.surfaces import SurfaceNow, has_surface, surface_now
 from backend.rendering import Rendered
-from backend.representations.representation import Representation
-from backend.representations.tetrahedral_grid import TetrahedralGrid
-from backend.representations.textured_mesh import TexturedMesh
-from backend.representations.triangle_mesh import TriangleMesh
 
 LIMIT = 1.5 / 255
 """A channel nearer than this to 0 or 1 is at its limit."""
@@ -63,7 +60,7 @@ class Observer:
         self._terms: dict[str, list[Tensor | None]] = {}
         self._norms: dict[str, Tensor] = {}
         self._before: list[Tensor] = []
-        self._surface: Tensor | None = None
+        self._surface: SurfaceNow | None = None
 
     def terms_alone(self, terms: Mapping[str, Tensor]) -> None:
         """Take the gradient of each of `terms`, whose graphs stay as they are."""
@@ -84,8 +81,7 @@ class Observer:
         self._norms = {DISTILLATION: _norm(left)} | {name: _norm(parts) for name, parts in self._terms.items()}
         self._terms = {}
         self._before = [parameter.detach().clone() for parameter in self._parameters]
-        surface = surface_of(self._representation)
-        self._surface = None if surface is None else surface[0].clone()
+        self._surface = surface_now(self._representation) if has_surface(self._representation) else None
 
     @torch.no_grad()
     def moved(self, look: Look, rendered: Rendered) -> Observation:
@@ -96,17 +92,21 @@ class Observer:
             squares = [(parameter - next(before)).square() for parameter in group["params"]]
             count = sum(square.numel() for square in squares)
             numbers[f"update {group['name']}"] = (sum(square.sum() for square in squares) / count).sqrt()
-        inside, edge = False, None
-        if self._surface is not None:
-            after, faces = surface_of(self._representation)
-            edge = median_edge(self._surface, faces)
-            inside = camera_inside(look.cameras.position(), self._surface, faces)
-            if len(after) == len(self._surface):  # the surface of tetrahedra may have another topology now
-                numbers["moved"] = (after - self._surface).square().sum(1).mean().sqrt()
+        places = look.cameras.position()
+        if self._surface is None:
+            inside = bool((places.norm(dim=-1) < 1.0).any())  # volumes fill the unit sphere
+        else:
+            before, after = self._surface, surface_now(self._representation)
+            inside = camera_inside(places, before)
+            if len(before.edges):
+                first, second = before.vertices[before.edges.long()].unbind(1)
+                numbers["edge"] = (first - second).norm(dim=-1).median()
+            if len(after.vertices) == len(before.vertices):  # the surface of tetrahedra may have another topology now
+                numbers["moved"] = (after.vertices - before.vertices).square().sum(1).mean().sqrt()
                 if "update positions" in numbers:
                     numbers["update positions"] = numbers["moved"]
         numbers |= _of_renders(look, rendered)
-        told = together(numbers if edge is None else numbers | {"edge": edge})
+        told = together(numbers)
         moved, edge = told.get("moved"), told.get("edge")
         return Observation(
             {name.removeprefix("gradient "): value for name, value in told.items() if name.startswith("gradient ")},
@@ -120,32 +120,14 @@ class Observer:
         )
 
 
-def surface_of(representation: Representation) -> tuple[Tensor, Tensor] | None:
-    """Vertices [V, 3] and faces [F, 3] of what has some; None for volumes."""
-    if isinstance(representation, TriangleMesh | TexturedMesh):
-        return representation.vertices().detach(), representation.faces
-    if isinstance(representation, TetrahedralGrid):
-        surface = representation.surface()
-        return surface.vertices.detach(), surface.faces
-    return None
-
-
-def median_edge(vertices: Tensor, faces: Tensor) -> Tensor | None:
-    """The median length of the edges of faces, []; None without faces."""
-    if not len(faces):
-        return None
-    corners = vertices[faces.long()]
-    return (corners - corners.roll(1, dims=1)).norm(dim=-1).median()
-
-
-def camera_inside(positions: Tensor, vertices: Tensor, faces: Tensor) -> bool:
+def camera_inside(positions: Tensor, surface: SurfaceNow) -> bool:
     """Whether the surface winds around one of `positions` [N, 3] (the generalized winding number exceeds one half).
 
     Solid angles of triangles after van Oosterom and Strackee (1983), eq. 8.
     """
-    inner = positions.norm(dim=-1) <= vertices.norm(dim=-1).max()
+    inner = positions.norm(dim=-1) <= surface.vertices.norm(dim=-1).max()
     for position in positions[inner]:
-        a, b, c = (vertices[faces.long()] - position).unbind(1)
+        a, b, c = (surface.vertices[surface.faces.long()] - position).unbind(1)
         la, lb, lc = (corner.norm(dim=-1) for corner in (a, b, c))
         volume = (a * torch.linalg.cross(b, c)).sum(-1)
         spread = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb

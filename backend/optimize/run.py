@@ -138,7 +138,7 @@ def run_job(
                 total = step + _steps_left(settings, index, within)
                 done = _step_done(record, step, total, index, seconds, clock.left(remaining))
                 yield done
-                yield from diagnostics.add(done, record, stage)
+                yield from diagnostics.add(done, record, population.shown, asked[""])
                 if left_out:
                     yield EndedEarly(step, index, left_out)
 

@@ -10,9 +10,10 @@ one of three slices, for stratified views one with as many degrees of freedom fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 SLICES = 12
@@ -23,15 +24,16 @@ class ViewCounts:
     """Counts of views by slices of azimuth, a step at a time."""
 
     def __init__(self) -> None:
-        self.counts = torch.zeros(SLICES, dtype=torch.float64)
-        self._moment = torch.zeros(SLICES, SLICES, dtype=torch.float64)  # sum over steps of (counts - expected)(...)^T
+        self.counts = np.zeros(SLICES)
+        self._moment = np.zeros((SLICES, SLICES))  # sum over steps of (counts - expected)(...)^T
 
-    def add(self, azimuths: Iterable[float]) -> None:
+    def add(self, azimuths: Sequence[float]) -> None:
         """The azimuths, in degrees, of the views of one step."""
-        slices = [int(azimuth % 360.0 // (360.0 / SLICES)) % SLICES for azimuth in azimuths]
-        step = torch.bincount(torch.tensor(slices, dtype=torch.int64), minlength=SLICES).double()
+        step = np.zeros(SLICES)
+        for azimuth in azimuths:
+            step[int(azimuth % 360.0 // (360.0 / SLICES)) % SLICES] += 1.0
         self.counts += step
-        away = step - len(slices) / SLICES
+        away = step - len(azimuths) / SLICES
         self._moment += away[:, None] * away
 
     def uniformity(self) -> float:
@@ -40,18 +42,18 @@ class ViewCounts:
         It is an approximation, good from about twenty steps on.
         """
         expected = float(self.counts.sum()) / SLICES
-        spread = self._moment / max(expected, 1e-30)
-        first, second = float(spread.trace()), float(spread.square().sum())
-        statistic = float((self.counts - expected).square().sum()) / max(expected, 1e-30)
-        if first <= 0.0 or second <= 0.0:
+        if expected == 0.0:
             return 1.0
-        return chi_squared_survival(statistic * first / second, first**2 / second)
+        spread = self._moment / expected
+        first, second = float(spread.trace()), float((spread**2).sum())
+        statistic = float(((self.counts - expected) ** 2).sum()) / expected
+        return chi_squared_survival(statistic * first / second, first**2 / second) if second > 0.0 else 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"counts": self.counts.clone(), "moment": self._moment.clone()}
+        return {"counts": self.counts.tolist(), "moment": self._moment.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.counts, self._moment = state["counts"].clone(), state["moment"].clone()
+        self.counts, self._moment = np.array(state["counts"]), np.array(state["moment"])
 
 
 def chi_squared_survival(statistic: float, degrees: float) -> float:
