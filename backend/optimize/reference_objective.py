@@ -1,8 +1,9 @@
 """Toward reference pictures: the object rendered from where each was taken must look like it.
 
-Compared are colors, silhouette and, where a picture has them, depth and normal maps. Colors are compared in a white light
-from everywhere, where a render shows the plain color of a surface, or in light that is learned for each picture: spherical
-harmonics of degree 2, after Ramamoorthi and Hanrahan 2001, on displayed colors as all of a job's shading is.
+Compared are colors, silhouette, features of networks (LPIPS, CLIP) and, where a picture has them, depth and normal maps.
+Colors are compared in a white light from everywhere, where a render shows the plain color of a surface, or in light that is
+learned for each picture: spherical harmonics of degree 2, after Ramamoorthi and Hanrahan 2001, on displayed colors as all of a
+job's shading is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from backend.cameras import Cameras
+from backend.losses.clip import similarity_loss
 from backend.losses.picture import color_difference, depth_difference, normal_difference, silhouette_difference
+from backend.optimize.feature_networks import FeatureNetworks
 from backend.optimize.inputs import Picture
 from backend.optimize.objectives import Job, Seen
 from backend.optimize.reference_pictures import Window, resample, resample_known
@@ -27,6 +30,9 @@ from backend.representations.tetrahedral_grid import TetrahedralGrid
 from backend.representations.textured_mesh import TexturedMesh
 from backend.representations.triangle_mesh import TriangleMesh
 from protocol.settings import MeshStage, ReferenceSettings, Stage, largest, value_at
+
+COLORED = ("reference_color", "reference_perceptual", "reference_clip")
+"""The losses that look at colors; the last two compare features of networks."""
 
 SIZE = 64
 """Side of the renders in pixels, unless the prior looks at larger ones."""
@@ -44,7 +50,7 @@ def make_reference_objective(stage: Stage, job: Job) -> ReferenceObjective | Non
     if not pictures:
         return None
     device = job.prior.alphas_cumprod.device
-    objective = ReferenceObjective(stage, pictures, references, max(job.prior.image_size, SIZE), device)
+    objective = ReferenceObjective(stage, pictures, references, max(job.prior.image_size, SIZE), device, job.features)
     return objective if objective.weighs_anything() else None
 
 
@@ -58,9 +64,10 @@ class ReferenceObjective:
         references: tuple[ReferenceSettings, ...],
         size: int,
         device: torch.device,
+        features: FeatureNetworks = FeatureNetworks(),
     ) -> None:
-        self._losses = stage.losses
-        self._weights = _weights(stage, pictures)
+        self._losses, self._features = stage.losses, features
+        self._weights = _weights(stage, pictures, features)
         self._size = size
         azimuths, elevations = ([getattr(each, name) for each in references] for name in ("azimuth", "elevation"))
         self._cameras = Cameras.orbit(azimuths, elevations).to(device)
@@ -68,7 +75,7 @@ class ReferenceObjective:
         self._rgb, self._alpha = seen[..., :3], seen[..., 3:]
         self._depth = _maps([None if each.depth is None else each.depth[..., None] for each in pictures], 1, size).to(device)
         self._normals = _maps([each.normals for each in pictures], 3, size).to(device)
-        learned = self._losses.reference_light == "learned" and "reference_color" in self._weights
+        learned = self._losses.reference_light == "learned" and bool(self._weights.keys() & COLORED)
         self._light = _white(len(pictures), device).requires_grad_() if learned else None
         self._optimizer = torch.optim.Adam([self._light], lr=LIGHT_RATE, betas=(0.9, 0.99)) if learned else None
 
@@ -86,7 +93,7 @@ class ReferenceObjective:
         if not weights:
             return {}
         shape, size = seen.representation, self._size
-        colored = "reference_color" in weights
+        colored = bool(weights.keys() & COLORED)
         normal = None
         if "reference_normals" in weights or (colored and self._light is not None):
             normal = shape.render(self._cameras, size, shading="normal")
@@ -94,9 +101,7 @@ class ReferenceObjective:
         terms = {}
         if colored:
             rgb = flat.rgb if self._light is None else flat.rgb * self._shading(normal)
-            background = seen.look.background[0]
-            norm = self._losses.reference_norm
-            terms["reference_color"] = color_difference(rgb, flat.alpha, self._rgb, self._alpha, background, norm)
+            terms |= self._color_terms(rgb, flat.alpha, seen.look.background[0], weights)
         if "reference_mask" in weights:
             terms["reference_mask"] = silhouette_difference(flat.alpha, self._alpha)
         if "reference_normals" in weights:
@@ -128,6 +133,22 @@ class ReferenceObjective:
         factors = facing.new_tensor(LAMBERT)[:, None]
         return torch.einsum("nhwk,nkc->nhwc", harmonics(facing), factors * self._light).clamp_min(0.0)
 
+    def _color_terms(self, rgb: Tensor, alpha: Tensor, background: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
+        """Those of `COLORED` that weigh something; `rgb` is premultiplied by `alpha`."""
+        terms = {}
+        if "reference_color" in weights:
+            norm = self._losses.reference_norm
+            terms["reference_color"] = color_difference(rgb, alpha, self._rgb, self._alpha, background, norm)
+        if weights.keys() & set(COLORED[1:]):
+            pairs = ((rgb, alpha), (self._rgb, self._alpha))
+            own, given = ((color + (1 - cover) * background).permute(0, 3, 1, 2) for color, cover in pairs)
+        if "reference_perceptual" in weights:
+            terms["reference_perceptual"] = self._features.perceptual(own, given).mean()
+        if "reference_clip" in weights:
+            clip = self._features.clip
+            terms["reference_clip"] = similarity_loss(clip.embed_pictures(own), clip.embed_pictures(given))
+        return terms
+
     def _normal_term(self, normal: Rendered) -> Tensor:
         world = 2.0 * normal.rgb - normal.alpha
         own = torch.einsum("nhwc,ncd->nhwd", world, self._cameras.camera_to_world()[:, :3, :3])
@@ -148,11 +169,13 @@ class ReferenceObjective:
         return torch.stack(terms).mean()
 
 
-def _weights(stage: Stage, pictures: tuple[Picture, ...]) -> dict[str, Any]:
+def _weights(stage: Stage, pictures: tuple[Picture, ...], features: FeatureNetworks) -> dict[str, Any]:
     """The weights that are anything at any time of the stage, of terms that the pictures and what it learns have a use for."""
     losses = stage.losses
     useful = {
         "reference_color": not (isinstance(stage, MeshStage) and stage.learns == "geometry"),
+        "reference_perceptual": features.perceptual is not None,
+        "reference_clip": features.clip is not None,
         "reference_mask": True,
         "reference_depth": any(picture.depth is not None for picture in pictures),
         "reference_normals": any(picture.normals is not None for picture in pictures),
