@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from backend.cli.job_arguments import JobFile
 from backend.cli.progress import duration
 from backend.optimize.costs import measure_costs, recall, remember
+from backend.optimize.inputs import Inputs
 from backend.priors.prior import Prior
 from backend.recipes.planner import Costs, Plan, corrected, plan
-from backend.representations.mesh_data import MeshData
 from protocol.settings import JobSettings
 
 AFTER_SECONDS = 6.0
@@ -27,7 +27,7 @@ class Budget:
     recipe: JobSettings
     costs: Costs
     plan: Plan
-    mesh: MeshData | None
+    inputs: Inputs
     prior: Prior
 
     def learn(self, steps: list[dict], after: float) -> None:
@@ -35,24 +35,24 @@ class Budget:
         if len(steps) != sum(stage.steps for stage in self.plan.stages):
             return  # it ended early, or this process did only a part of it
         spent = [sum(s["seconds"] for s in steps if s["stage"] == index) for index in range(len(self.plan.stages))]
-        remember(self.recipe, self.mesh, self.prior, corrected(self.costs, self.plan, spent, after))
+        remember(self.recipe, self.inputs, self.prior, corrected(self.costs, self.plan, spent, after))
 
 
 def make_budget(
-    job: JobFile, mesh: MeshData | None, prior: Prior, spent: Callable[[], float], say: Callable[[str], None]
+    job: JobFile, inputs: Inputs, prior: Prior, spent: Callable[[], float], say: Callable[[str], None]
 ) -> tuple[JobFile, Budget]:
     """The job with the stages that its minutes allow, `spent()` seconds of which have passed; shows the plan.
 
     Raises InputError if that is too little time.
     """
-    costs = recall(job.settings, mesh, prior)
+    costs = recall(job.settings, inputs, prior)
     if costs is None:
         say("Measuring what steps cost on this machine ...")
-        costs = measure_costs(job.settings, mesh, prior, AFTER_SECONDS)
-        remember(job.settings, mesh, prior, costs)
+        costs = measure_costs(job.settings, inputs, prior, AFTER_SECONDS)
+        remember(job.settings, inputs, prior, costs)
     stages, made = plan(job.settings.stages, costs, 60.0 * job.minutes, spent())
     say(plan_in_words(made))
-    budget = Budget(job.settings, costs, made, mesh, prior)
+    budget = Budget(job.settings, costs, made, inputs, prior)
     return replace(job, settings=replace(job.settings, stages=stages), plan=made), budget
 
 

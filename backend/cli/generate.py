@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises InputError for what the user can mend."""
     from backend.cli.job_session import PROGRAM, work
+    from backend.cli.picture_files import ReadPictures
     from backend.cli.start_mesh import StartMesh, check_same_mesh
 
     if arguments.resume:
@@ -43,22 +44,25 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.start is not None and arguments.start != job.settings.start.kind:
             raise InputError(f"The job in {folder.path} was begun with --start {job.settings.start.kind}.")
         start = None if job.mesh is None else StartMesh.read_again(job.mesh)
+        read = ReadPictures.read_again(job.pictures)
     else:
         settings = _new_settings(arguments)
         start = None if arguments.start_mesh is None else StartMesh.read(arguments.start_mesh, arguments.up or "y")
-        job = JobFile("generate", settings, None if start is None else start.source, arguments.minutes)
+        read = ReadPictures.read(arguments.pictures or ())
+        job = JobFile("generate", settings, None if start is None else start.source, read.sources, arguments.minutes)
         folder = begin(_output(arguments), f"{PROGRAM} generate")
     if start is None:
-        return work(job, folder, arguments.resume, None)
-    return work(job, folder, arguments.resume, start.mesh, notes=start.notes)
+        return work(job, folder, arguments.resume, None, pictures=read.pictures)
+    return work(job, folder, arguments.resume, start.mesh, notes=start.notes, pictures=read.pictures)
 
 
 def _output(arguments: argparse.Namespace) -> Path:
     if arguments.output is not None:
         return arguments.output
-    if arguments.prompt is None:
-        raise InputError("Say which job to resume: its prompt and seed, or its folder with --output.")
-    return default_output(arguments.prompt, arguments.seed or 0)
+    name = arguments.prompt or (arguments.pictures[0].path.stem if arguments.pictures else None)
+    if name is None:
+        raise InputError("Say which job to resume: its prompt (or picture) and seed, or its folder with --output.")
+    return default_output(name, arguments.seed or 0)
 
 
 def _new_settings(arguments: argparse.Namespace) -> JobSettings:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from backend.cli.loading_arguments import add_loading_arguments, given_loading
+from backend.cli.picture_arguments import PictureSource, add_picture_arguments, check_same_pictures, references_of
 from backend.errors import InputError
 from backend.recipes import Recipe, method_names, method_of, painting, shortened, with_method
 from backend.recipes.planner import Plan
@@ -35,8 +36,13 @@ class JobFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     settings: JobSettings
     mesh: MeshSource | None = None
+    pictures: tuple[PictureSource, ...] = ()
     minutes: float | None = None
     plan: Plan | None = None
+
+    def title(self) -> str:
+        """What the job is called: its prompt, or the name of its first picture."""
+        return self.settings.prompt or Path(self.pictures[0].path).stem
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +65,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default output/...)")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished job in that folder")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default 1); results depend on it")
+    add_picture_arguments(parser)
     add_loading_arguments(parser)
 
 
@@ -69,8 +76,21 @@ def checked_prompt(prompt: str | None) -> str:
         InputError: it is missing or empty.
     """
     if prompt is None or not prompt.strip():
-        raise InputError('The prompt is empty; say what to make in words, for example "a red mushroom".')
+        raise InputError(
+            'The prompt is empty; say what to make in words, for example "a red mushroom", or give a picture of it with --image.'
+        )
     return prompt.strip()
+
+
+def prompt_of(arguments: argparse.Namespace) -> str:
+    """The prompt without surrounding blanks; empty where a reference picture was given without one.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if arguments.pictures and not (arguments.prompt or "").strip():
+        return ""
+    return checked_prompt(arguments.prompt)
 
 
 def family_of(arguments: argparse.Namespace) -> str:
@@ -106,7 +126,8 @@ def settings_of(arguments: argparse.Namespace, name: str, recipe: Recipe, **more
         "threads": arguments.threads,
         "strength": arguments.strength,
     }
-    tree = {"prompt": checked_prompt(arguments.prompt), "recipe": name, "stages": msgspec.to_builtins(stages)}
+    tree = {"prompt": prompt_of(arguments), "recipe": name, "stages": msgspec.to_builtins(stages)}
+    tree["references"] = msgspec.to_builtins(references_of(arguments))
     tree |= {name: value for name, value in given.items() if value is not None} | {"loading": given_loading(arguments)} | more
     try:
         return msgspec.convert(tree, JobSettings)
@@ -154,8 +175,9 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
     if stored.command != command:
         raise InputError(f"The job in {folder} was begun with `{stored.command}`; resume it with that command.")
     settings = stored.settings
+    check_same_pictures(arguments, settings.references, stored.pictures, folder)
     given = {
-        "prompt": None if arguments.prompt is None else checked_prompt(arguments.prompt),
+        "prompt": None if arguments.prompt in (None, settings.prompt) else checked_prompt(arguments.prompt),
         "negative": arguments.negative,
         "seed": arguments.seed,
         "recipe": arguments.recipe,

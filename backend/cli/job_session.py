@@ -11,13 +11,14 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from PIL import Image
 
 from backend.cli.job_arguments import JobFile
 from backend.cli.job_history import HistoryLog
@@ -31,6 +32,7 @@ from backend.representations.mesh_data import MeshData
 
 if TYPE_CHECKING:  # with torch, which must not be there before arguments are read
     from backend.cli.budget import Budget
+    from backend.optimize.inputs import Picture
     from backend.priors.prior import Prior
 
 PROGRAM = "python3 galatea.py"
@@ -71,6 +73,7 @@ def work(
     start_mesh: MeshData | None,
     write_own_format: Callable[[MeshData, Path], None] | None = None,
     notes: Sequence[str] = (),
+    pictures: Sequence[Picture] = (),
 ) -> int:
     """Runs `job` in `folder` to its end, or until Ctrl-C; returns the exit code.
 
@@ -78,6 +81,7 @@ def work(
         start_mesh: what the job begins with, if not with a shape of its own.
         write_own_format: writes the result as a file of the start mesh's own format into a folder.
         notes: what a person should know about the start mesh.
+        pictures: the reference pictures, as they were read.
     Raises:
         InputError: the prompt, the prior, the mesh or the disk cannot be used. What a new job had begun is removed
             unless it has a checkpoint, from which it can be resumed.
@@ -86,10 +90,10 @@ def work(
     try:
         with disk_errors_explained(folder.path), contextlib.ExitStack() as closing:
             verb = "Going on" if resume else "Working"
-            progress.say(f"{verb} on “{job.settings.prompt}” in {display_path(folder.path)}")
+            progress.say(f"{verb} on “{job.title()}” in {display_path(folder.path)}")
             if not resume:
                 folder.write("job/job.json", msgspec.json.encode(job))
-            session = JobSession(job, folder, HistoryLog(folder.job), progress)
+            session = JobSession(job, folder, HistoryLog(folder.job), progress, pictures)
             closing.callback(session.close)
             for note in notes:
                 session.note(note)
@@ -108,9 +112,12 @@ def work(
 class JobSession:
     """What `work` knows while its job runs."""
 
-    def __init__(self, job: JobFile, folder: OutputFolder, log: HistoryLog, progress: Progress) -> None:
+    def __init__(
+        self, job: JobFile, folder: OutputFolder, log: HistoryLog, progress: Progress, pictures: Sequence[Picture] = ()
+    ) -> None:
         self.job, self.folder, self.log, self.progress = job, folder, log, progress
         self.total = sum(stage.steps for stage in job.settings.stages)
+        self.pictures = pictures
         self.last_step = 0
         self.budget: Budget | None = None
         self.clock = Clock()
@@ -133,10 +140,12 @@ class JobSession:
         self.progress.show(Loading("torch and the other libraries"))
         with self.clock.measure("libraries"):
             from backend.optimize.control import Control
+            from backend.optimize.reference_pictures import prepare_pictures
             from backend.optimize.run import run_job
             from backend.priors import load_prior
 
             device = pick_device()
+        self._show_prepared(prepare_pictures(self.pictures, settings.references))
         self.progress.show(Loading(f"the prior {settings.prior}"))
         with self.clock.measure("prior"):
             prior = load_prior(settings.prior, device, self.progress.say, settings.loading)
@@ -148,7 +157,9 @@ class JobSession:
         self.log.sitting({"started": now(), "environment": environment})
 
         control = Control()
-        events = run_job(settings, start_mesh, prior, self.folder.job, control, resume)
+        events = run_job(
+            settings, start_mesh, prior, self.folder.job, control, resume, pictures=self.pictures, report=self.progress.say
+        )
         with first_interrupt(lambda: self._stop(control.cancel)):
             finished = self.follow(events)
         if finished is None:
@@ -163,11 +174,20 @@ class JobSession:
     def _plan(self, start_mesh: MeshData | None, prior: Prior) -> None:
         """Fit the job into its minutes; from here on its settings are fixed."""
         from backend.cli.budget import make_budget
+        from backend.optimize.inputs import Inputs
 
         with self.clock.measure("plan"):
-            self.job, self.budget = make_budget(self.job, start_mesh, prior, self.clock.total, self.progress.say)
+            inputs = Inputs(start_mesh, tuple(self.pictures))
+            self.job, self.budget = make_budget(self.job, inputs, prior, self.clock.total, self.progress.say)
         self.folder.write("job/job.json", msgspec.json.encode(self.job))
         self.total = sum(stage.steps for stage in self.job.settings.stages)
+
+    def _show_prepared(self, prepared: Sequence[Picture]) -> None:
+        """What the pictures were cut down to, as files, before anything is made of them."""
+        self.prepared = prepared
+        for number, picture in enumerate(prepared, start=1):
+            path = self.folder.write(f"reference-{number}.png", encoded(Image.fromarray(picture.pixels), "PNG"))
+            self.progress.say(f"Reference picture {number}, cut out and framed: {display_path(path)}")
 
     def close(self) -> None:
         self.log.close()
@@ -207,7 +227,7 @@ class JobSession:
         turning = (STRIP_AZIMUTHS[0] + 360.0 * TURNS * step / self.total) % 360
         views = render([*STRIP_AZIMUTHS, turning], ELEVATION, VIEW_SIZE)
         earlier = [frame[:, :VIEW_SIZE] for _, frame in self.log.frames(THUMB_COUNT)]
-        caption = f"{self.job.settings.prompt}   ·   step {step} of {self.total}"
+        caption = f"{self.job.title()}   ·   step {step} of {self.total}"
         strip = preview_strip(views[:4], earlier, caption)
         self.log.add_frame(step, np.concatenate([views[0], views[4]], axis=1))
         return self.folder.write("preview.png", encoded(strip, "PNG", compress_level=3), sync=False)
@@ -222,6 +242,7 @@ class JobSession:
         environment: dict[str, object],
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> None:
+        from backend.cli.reference_comparison import compare_with_references
         from backend.cli.results import make_pictures, write_pictures, write_report
         from backend.optimize.pictures import render_views
         from backend.representations import write_glb
@@ -235,13 +256,17 @@ class JobSession:
             write_glb(mesh, staging / "mesh.glb")
             if write_own_format is not None:
                 write_own_format(mesh, staging)
-            pictures = make_pictures(mesh, growth)
+            beside = compare_with_references(mesh, self.prepared, job.settings.references)
+            pictures = replace(make_pictures(mesh, growth), references=beside)
             write_pictures(staging, pictures, growth)
         with self.clock.measure("judge"):
             judge = judged(job, mesh)
         source = None if job.mesh is None else {"name": Path(job.mesh.path).name, **msgspec.to_builtins(job.mesh)}
         timings = {**self.clock.spent, "job": finished.seconds, "total": self.clock.total()}
-        facts = finished.facts if job.plan is None else {**finished.facts, "plan": msgspec.to_builtins(job.plan)}
+        facts = dict(finished.facts)
+        if beside:
+            facts["reference"] = {str(number): one.facts() for number, one in enumerate(beside, start=1)}
+        facts = facts if job.plan is None else {**facts, "plan": msgspec.to_builtins(job.plan)}
         report = make_report(
             job.command, job.settings, source, mesh, self.log.read(), timings, environment, facts, judge
         )
@@ -282,6 +307,8 @@ def judged(job: JobFile, mesh: MeshData) -> dict[str, object]:
 
     if not WEIGHTS.exists():
         return {"skipped": f"{WEIGHTS} is missing"}
+    if not job.settings.prompt:
+        return {"skipped": "the judge compares with words, and there are none"}
     verdict = verdict_on_prompt(mesh, job.settings.prompt, job.settings.seed)
     return {**verdict.to_json(), "summary": verdict.summary()}
 

@@ -57,7 +57,7 @@ def disk_errors_explained(folder: Path) -> Iterator[None]:
 
 
 def default_output(prompt: str, seed: int) -> Path:
-    """`output/<words of the prompt>-<seed>`, in letters that every file system takes."""
+    """`output/<words of the prompt>-<seed>`, or of whatever else names the job, in letters that every file system takes."""
     ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = "".join(letter if letter.isalnum() else " " for letter in ascii_text).split()
     slug = ""
@@ -121,8 +121,8 @@ class OutputFolder:
         """Removes what `begin` made; for a job that ends before its first step."""
         self._lock.close()
         shutil.rmtree(self.job, ignore_errors=True)
-        for preview in ("preview.png", ".preview.png.new"):
-            (self.path / preview).unlink(missing_ok=True)
+        for shown in ("preview.png", ".preview.png.new", *(file.name for file in self.path.glob("reference-*.png"))):
+            (self.path / shown).unlink(missing_ok=True)
         _remove_empty(self._made)
 
 

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises InputError for what the user can mend."""
     from backend.cli.job_session import PROGRAM, work
+    from backend.cli.picture_files import ReadPictures
     from backend.cli.start_mesh import StartMesh, check_same_mesh
 
     if arguments.resume:
@@ -36,24 +37,27 @@ def run(arguments: argparse.Namespace) -> int:
         hold_to_stored(arguments, "refine", job, folder.path)
         check_same_mesh(arguments.mesh, arguments.up, job, folder.path)
         start = StartMesh.read_again(job.mesh)
+        read = ReadPictures.read_again(job.pictures)
     else:
         settings = _new_settings(arguments)
         start = StartMesh.read(arguments.mesh, arguments.up or "y")
-        job = JobFile("refine", settings, start.source, arguments.minutes)
+        read = ReadPictures.read(arguments.pictures or ())
+        job = JobFile("refine", settings, start.source, read.sources, arguments.minutes)
         folder = begin(_output(arguments), f"{PROGRAM} refine")
     obstacle = start.obstacle()
     if obstacle is None:
-        return work(job, folder, arguments.resume, start.mesh, start.write_result, start.notes)
+        return work(job, folder, arguments.resume, start.mesh, start.write_result, start.notes, read.pictures)
     notes = (*start.notes, f"The result will be in mesh.glb only. {obstacle}")
-    return work(job, folder, arguments.resume, start.mesh, None, notes)
+    return work(job, folder, arguments.resume, start.mesh, None, notes, read.pictures)
 
 
 def _output(arguments: argparse.Namespace) -> Path:
     if arguments.output is not None:
         return arguments.output
-    if arguments.mesh is None or arguments.prompt is None:
-        raise InputError("Say which job to resume: its mesh, prompt and seed, or its folder with --output.")
-    return default_output(f"{arguments.mesh.stem} {arguments.prompt}", arguments.seed or 0)
+    name = arguments.prompt or (arguments.pictures[0].path.stem if arguments.pictures else None)
+    if arguments.mesh is None or name is None:
+        raise InputError("Say which job to resume: its mesh, prompt (or picture) and seed, or its folder with --output.")
+    return default_output(f"{arguments.mesh.stem} {name}", arguments.seed or 0)
 
 
 def _new_settings(arguments: argparse.Namespace) -> JobSettings:

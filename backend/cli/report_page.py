@@ -13,6 +13,7 @@ import numpy as np
 
 from backend.cli.pictures import encoded, filmstrip, smaller, spread, turntable_sheet
 from backend.cli.progress import duration
+from backend.cli.reference_comparison import BesideReference, references_section
 from backend.cli.report_diagnosis import diagnosis_section
 from backend.cli.svg_charts import curve, dots, time_bar, view_map
 
@@ -39,12 +40,14 @@ class Pictures:
     turntable: np.ndarray  # [8, S, S, 4]
     turn: Sequence[np.ndarray]
     growth: Sequence[tuple[int, np.ndarray]]  # (step, frame)
+    references: Sequence[BesideReference] = ()
 
 
 def report_page(report: dict, pictures: Pictures) -> str:
     """The page for a report made by `report.make_report`."""
     sections = (
         _hero(report, pictures),
+        references_section(pictures.references),
         _warnings(report["warnings"]),
         _growth(pictures.growth),
         _turntable(pictures.turntable),
@@ -55,7 +58,7 @@ def report_page(report: dict, pictures: Pictures) -> str:
         _settings(report),
         _environment(report),
     )
-    title = escape(report["settings"]["prompt"])
+    title = escape(_title(report))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Galatea</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -86,11 +89,16 @@ def _hero(report: dict, pictures: Pictures) -> str:
     return (
         f'<header class="hero"><div class="stage" tabindex="0" aria-label="the object, turning">{strip}'
         f'<div class="hint">drag to turn</div></div><div><p class="kind">{made}</p>'
-        f"<h1>{escape(settings['prompt'])}</h1>"
+        f"<h1>{escape(_title(report))}</h1>"
         f'<p class="sub">recipe {escape(str(settings["recipe"]))} · seed {settings["seed"]} · prior '
         f"{escape(settings['prior'])}{negative}{source}</p>"
         f'<dl class="facts">{"".join(facts)}</dl></div></header>'
     )
+
+
+def _title(report: dict) -> str:
+    """The prompt, or that there was none."""
+    return report["settings"]["prompt"] or "What the picture shows"
 
 
 def _verdict(judge: dict) -> list[str]:

@@ -22,10 +22,12 @@ import torch
 from msgspec.structs import replace
 
 from backend.cache_folder import cache_folder
+from backend.optimize.feature_networks import load_feature_networks
 from backend.optimize.pictures import render_views
 from backend.optimize.inputs import Inputs
 from backend.optimize.objectives import Job
 from backend.optimize.population import Population, begin_population
+from backend.optimize.reference_pictures import bind_prior, prepare_pictures
 from backend.optimize.views import render_side, view_count
 from backend.priors.prior import Conditioning, Prior
 from backend.recipes.planner import Costs, StageCost
@@ -55,19 +57,25 @@ class _Remembered(msgspec.Struct):
     costs: Costs
 
 
-def measure_costs(settings: JobSettings, mesh: MeshData | None, prior: Prior, after: float) -> Costs:
-    """Costs of the stages of `settings` from `mesh` on; `after` is passed on. Takes sixteen steps a stage.
+def measure_costs(settings: JobSettings, inputs: Inputs, prior: Prior, after: float) -> Costs:
+    """Costs of the stages of `settings` with these `inputs`, as they were given; `after` is passed on. Sixteen steps a stage.
 
-    Raises InputError for a prompt that the prior does not know and for stages that lack a mesh to begin with.
+    Raises InputError for a prompt that the prior does not know, for pictures that cannot be used and for stages that lack a mesh
+    to begin with.
     """
     torch.set_num_threads(settings.threads)
+    prepared = prepare_pictures(inputs.pictures, settings.references)
+    prior = bind_prior(prior, settings, prepared)
+    features = load_feature_networks(settings, prior.alphas_cumprod.device)
+    job = Job(settings, Inputs(inputs.mesh, prepared, inputs.regions), prior, features)
     conditioning = prior.encode_prompt(settings.prompt, settings.negative_prompt)
+    mesh = inputs.mesh
     if mesh is None and settings.start.kind != "none":
         mesh = start_shape(settings.start.kind)
     stages, previews = [], []
     for index, stage in enumerate(settings.stages):
         alone = replace(stage, selection=Selection())
-        cost, preview, mesh = _stage_cost(alone, index, mesh, prior, conditioning, settings)
+        cost, preview, mesh = _stage_cost(alone, index, mesh, conditioning, job)
         stages.append(cost)
         previews.append(preview)
     slowest = max(previews)
@@ -75,9 +83,10 @@ def measure_costs(settings: JobSettings, mesh: MeshData | None, prior: Prior, af
 
 
 def _stage_cost(
-    stage: Stage, index: int, mesh: MeshData | None, prior: Prior, conditioning: Conditioning, settings: JobSettings
+    stage: Stage, index: int, mesh: MeshData | None, conditioning: Conditioning, job: Job
 ) -> tuple[StageCost, float, MeshData]:
     """A stage's cost, the seconds of a preview in it, and the mesh that it hands on."""
+    prior = job.prior
     sides = [render_side(stage.render_size, progress, prior.image_size) for progress in PROGRESS]
     counts = [view_count(stage.cameras.views, progress, prior.views_per_group) for progress in PROGRESS]
     side, views = round((sum(s * s for s in sides) / len(sides)) ** 0.5), round(sum(counts) / len(counts))
@@ -85,7 +94,7 @@ def _stage_cost(
     other_views = views // 2 if views % (2 * prior.views_per_group) == 0 else views + prior.views_per_group
 
     with _timed(prior) as begin:
-        population = begin_population(stage, index, mesh, Job(settings, Inputs(mesh), prior))
+        population = begin_population(stage, index, mesh, job)
     try:
         generator = torch.Generator().manual_seed(0)
 
@@ -96,7 +105,7 @@ def _stage_cost(
             for number in range(WARM_UP + TIMED):
                 with _timed(prior) as step:
                     within = number * stage.steps // (WARM_UP + TIMED)
-                    population.step(within, settings.strength, prior, conditioning, generator)
+                    population.step(within, job.settings.strength, prior, conditioning, generator)
                 times.append(step.seconds)
             return median(times[WARM_UP:])
 
@@ -163,36 +172,38 @@ class _timed:
             torch.cuda.synchronize(self._device)
 
 
-def recall(settings: JobSettings, mesh: MeshData | None, prior: Prior) -> Costs | None:
+def recall(settings: JobSettings, inputs: Inputs, prior: Prior) -> Costs | None:
     """Costs of such a job from the cache, or None if there are none, or only old ones."""
     try:
-        there = msgspec.json.decode(_file(settings, mesh, prior).read_bytes(), type=_Remembered)
+        there = msgspec.json.decode(_file(settings, inputs, prior).read_bytes(), type=_Remembered)
     except (OSError, msgspec.DecodeError):
         return None
     return there.costs if 0.0 <= time.time() - there.measured < FRESH_SECONDS else None
 
 
-def remember(settings: JobSettings, mesh: MeshData | None, prior: Prior, costs: Costs) -> None:
+def remember(settings: JobSettings, inputs: Inputs, prior: Prior, costs: Costs) -> None:
     """Keep `costs` for the next such job; a cache that cannot be written is gone without."""
     with contextlib.suppress(OSError):
-        path = _file(settings, mesh, prior)
+        path = _file(settings, inputs, prior)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(msgspec.json.encode(_Remembered(time.time(), _about(settings, mesh, prior), costs)))
+        part.write_bytes(msgspec.json.encode(_Remembered(time.time(), _about(settings, inputs, prior), costs)))
         part.replace(path)
 
 
-def _file(settings: JobSettings, mesh: MeshData | None, prior: Prior) -> Path:
+def _file(settings: JobSettings, inputs: Inputs, prior: Prior) -> Path:
     """Settings as the recipe has them, before a plan changes them; prompt and seed do not matter."""
     tree = msgspec.json.encode(settings.stages, order="deterministic")
-    digest = hashlib.sha256(tree + _about(settings, mesh, prior).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(tree + _about(settings, inputs, prior).encode()).hexdigest()[:24]
     return cache_folder() / "costs" / f"{digest}.json"
 
 
-def _about(settings: JobSettings, mesh: MeshData | None, prior: Prior) -> str:
+def _about(settings: JobSettings, inputs: Inputs, prior: Prior) -> str:
     device = prior.alphas_cumprod.device
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     machine = f"{platform.node()}, {processor}, {os.cpu_count()} cores, torch {torch.__version__}"
-    start = "no mesh" if mesh is None else f"a mesh of {len(mesh.faces)} faces"
+    start = "no mesh" if inputs.mesh is None else f"a mesh of {len(inputs.mesh.faces)} faces"
+    if inputs.pictures:
+        start += f" and {len(inputs.pictures)} pictures"
     loading = msgspec.json.encode(settings.loading).decode()
     return f"{machine}; {prior.name} {loading}, {settings.threads} threads; {settings.recipe} from {start}, {settings.start.kind}"

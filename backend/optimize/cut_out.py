@@ -29,7 +29,7 @@ BY_HAND = (
 )
 
 
-def cut_out(pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 1"]:
+def cut_out(pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     """How much of each pixel belongs to the object, in [0, 1]. The same picture gives the same bits.
 
     Raises:
@@ -57,7 +57,7 @@ def cut_out(pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 1"]:
     alpha = inside.astype(np.float32)
     if factor > 1.0:
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC).clip(0.0, 1.0)
-    return alpha[..., None]
+    return alpha
 
 
 def _without_specks(inside: np.ndarray) -> np.ndarray:

@@ -101,6 +101,11 @@ def straight_rgba(picture: Picture) -> torch.Tensor:
     return torch.from_numpy(picture.pixels.astype(np.float32) / 255.0)
 
 
+def at_size(picture: Picture, side: int) -> UInt8[np.ndarray, "S S 4"]:
+    """The pixels of a prepared picture at another size, straight RGBA."""
+    return _framed(Window.around(*picture.pixels.shape[:2]), picture.pixels, side)
+
+
 def resample(image: Float[np.ndarray, "H W C"], window: Window, side: int) -> Float[np.ndarray, "S S C"]:
     """The mean of `image` over each of `side` x `side` equal squares of `window`; 0 beyond its edges.
 
@@ -167,11 +172,15 @@ def _fitting(inside: Bool[np.ndarray, "H W"]) -> Window:
 
 def _seen_through(window: Window, pixels: UInt8[np.ndarray, "H W 4"], picture: Picture) -> Picture:
     side = int(np.clip(round(window.side), SMALLEST_SIDE, LARGEST_SIDE))
+    framed = _framed(window, pixels, side)
+    depth = None if picture.depth is None else resample_known(picture.depth[..., None], window, side)[..., 0]
+    normals = None if picture.normals is None else resample_known(picture.normals, window, side)
+    return Picture(framed, depth, normals)
+
+
+def _framed(window: Window, pixels: UInt8[np.ndarray, "H W 4"], side: int) -> UInt8[np.ndarray, "S S 4"]:
     alpha = pixels[..., 3:].astype(np.float64) / 255.0
     seen = resample(np.concatenate([pixels[..., :3] * alpha, alpha], axis=2), window, side)
     covered = seen[..., 3:]
     straight = np.divide(seen[..., :3], covered, out=np.zeros_like(seen[..., :3]), where=covered > 0.0)
-    framed = np.rint(np.concatenate([straight, 255.0 * covered], axis=2)).clip(0, 255).astype(np.uint8)
-    depth = None if picture.depth is None else resample_known(picture.depth[..., None], window, side)[..., 0]
-    normals = None if picture.normals is None else resample_known(picture.normals, window, side)
-    return Picture(framed, depth, normals)
+    return np.rint(np.concatenate([straight, 255.0 * covered], axis=2)).clip(0, 255).astype(np.uint8)

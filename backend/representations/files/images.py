@@ -75,7 +75,7 @@ class ImageShelf:
                     self.notes.append(
                         f"The texture {name} was reduced from {width} x {height} to {image.width} x {image.height}."
                     )
-                return np.asarray(_eight_bit(image).convert("RGBA"))
+                return np.asarray(eight_bit(image).convert("RGBA"))
         except Image.DecompressionBombError:
             self.notes.append(f"The texture {name} has more than {MAX_PIXELS:,} pixels and is left out; scale it down.")
             return None
@@ -84,8 +84,8 @@ class ImageShelf:
             return None
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grays would be clipped, not scaled, on their way to 8 bits."""
+def eight_bit(image: Image.Image) -> Image.Image:
+    """`image` in a mode that turns into RGBA as it should: 16-bit grays would be clipped, not scaled, on their way to 8 bits."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
         return Image.fromarray(np.rint(values.clip(0, 65535) / 257.0).astype(np.uint8))

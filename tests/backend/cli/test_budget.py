@@ -22,6 +22,7 @@ from backend.errors import InputError
 from backend.optimize import costs as costs_module
 from backend.optimize.costs import recall
 from backend.optimize.events import Finished
+from backend.optimize.inputs import Inputs
 from backend.priors.analytic import Component, GaussianMixturePrior, linear_alphas_cumprod
 from backend.recipes import load_recipe
 from backend.recipes.planner import Costs, StageCost
@@ -89,7 +90,7 @@ def test_the_method_of_all_stages_can_be_chosen(capsys: pytest.CaptureFixture[st
 
 def test_the_plan_is_shown_and_fixed_in_the_job(prior: GaussianMixturePrior, measured: list[JobSettings]) -> None:
     said: list[str] = []
-    job, _ = budget.make_budget(JOB, None, prior, lambda: 3.0, said.append)
+    job, _ = budget.make_budget(JOB, Inputs(), prior, lambda: 3.0, said.append)
     assert measured == [JOB.settings] and said[0].startswith("Measuring")
     assert [stage.steps for stage in job.settings.stages] == [row.steps for row in job.plan.stages]
     assert replace(job.settings, stages=STAGES) == JOB.settings
@@ -102,24 +103,24 @@ def test_the_plan_is_shown_and_fixed_in_the_job(prior: GaussianMixturePrior, mea
 
 def test_costs_that_are_known_are_not_measured_again(prior: GaussianMixturePrior, measured: list[JobSettings]) -> None:
     for _ in range(2):
-        budget.make_budget(JOB, None, prior, lambda: 3.0, lambda message: None)
+        budget.make_budget(JOB, Inputs(), prior, lambda: 3.0, lambda message: None)
     assert len(measured) == 1
 
 
 def test_less_than_the_shortest_job_is_refused(prior: GaussianMixturePrior) -> None:
     with pytest.raises(InputError, match="0.1 minutes are too short"):
-        budget.make_budget(replace(JOB, minutes=0.1), None, prior, lambda: 3.0, lambda message: None)
+        budget.make_budget(replace(JOB, minutes=0.1), Inputs(), prior, lambda: 3.0, lambda message: None)
 
 
 def test_the_next_plan_knows_what_the_whole_job_took(prior: GaussianMixturePrior) -> None:
-    job, made = budget.make_budget(JOB, None, prior, lambda: 3.0, lambda message: None)
+    job, made = budget.make_budget(JOB, Inputs(), prior, lambda: 3.0, lambda message: None)
     steps = [{"stage": index, "seconds": 0.24} for index, row in enumerate(job.plan.stages) for _ in range(row.steps)]
     made.learn(steps[:-1], 9.0)
-    assert recall(JOB.settings, None, prior) == COSTS, "a job that ended early says nothing of its last steps"
+    assert recall(JOB.settings, Inputs(), prior) == COSTS, "a job that ended early says nothing of its last steps"
     made.learn(steps, 9.0)
-    learned = recall(JOB.settings, None, prior)
+    learned = recall(JOB.settings, Inputs(), prior)
     assert learned.after == 9.0 and learned.stages[1].step(4, 32) == pytest.approx(0.24)
-    again, _ = budget.make_budget(JOB, None, prior, lambda: 3.0, lambda message: None)
+    again, _ = budget.make_budget(JOB, Inputs(), prior, lambda: 3.0, lambda message: None)
     assert again.plan.stages[0].steps < 0.4 * job.plan.stages[0].steps
 
 
