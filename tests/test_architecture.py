@@ -63,7 +63,7 @@ ROOMS = {
         "protocol backend.optimize backend.recipes backend.priors backend.representations",
         "zmq msgpack msgspec psutil torch",
     ),
-    "blender_addon": room("blender_addon.protocol", "bpy bl_ui mathutils"),
+    "blender_addon": room("blender_addon.protocol", "bpy bl_ui bmesh mathutils"),
     "backend.cli": room(
         "protocol backend galatea", "torch warp PIL rich matplotlib trimesh scipy psutil msgspec huggingface_hub"
     ),
