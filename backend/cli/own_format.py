@@ -2,7 +2,7 @@
 
 The original file is rewritten, not exported anew: only vertex positions change, with what follows from them (normals)
 and, where the format has room for them, colors or textures. Vertex count and order, polygons, groups, material names and
-texture coordinates stay as the artist wrote them. glTF is in `own_format_gltf`, an OBJ file's textures in
+texture coordinates stay as the artist wrote them; so do the numbers of every vertex that did not move, to the last digit. glTF is in `own_format_gltf`, an OBJ file's textures in
 `own_format_textures`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +62,18 @@ class Refined(Protocol):
         """Colors there now: [N, 3] float64 in [0, 1]."""
         ...
 
+    def moved(self, original: np.ndarray) -> np.ndarray:
+        """Whether they are elsewhere than before: bool [N]."""
+        ...
+
+    def recolored(self, original: np.ndarray) -> np.ndarray:
+        """Whether they have another color than before: bool [N]."""
+        ...
+
+    def bent(self, original: np.ndarray) -> np.ndarray:
+        """Whether a face around them has moved, and with it their normal: bool [N]."""
+        ...
+
     def repainted(self) -> Repainted | None:
         """What is new of the material, for the texture coordinates that the file has; None if nothing is."""
         ...
@@ -95,10 +108,14 @@ def _rewrite_obj(content: bytes, refined: Refined) -> bytes:
     vertex_lines = [index for index, line in enumerate(lines) if line.split(None, 1)[:1] == ["v"]]
     original = np.array([[float(word) for word in lines[index].split()[1:4]] for index in vertex_lines])
     positions = refined.positions(original)
+    moved, recolored = refined.moved(original), refined.recolored(original)
     # Some programs multiply a texture by vertex colors: there are none beside a new one.
     colors = refined.colors(original) if refined.repainted() is None else np.zeros((len(original), 0))
-    for index, position, color in zip(vertex_lines, positions, colors, strict=True):
-        lines[index] = "v " + " ".join(f"{value:.9g}" for value in position) + "".join(f" {v:.4f}" for v in color)
+    for row, index in enumerate(vertex_lines):
+        words = lines[index].split()
+        place = [f"{value:.9g}" for value in positions[row]] if moved[row] else words[1:4]
+        own = colors.shape[1] and not recolored[row] and len(words) == 7
+        lines[index] = " ".join(["v", *place, *(words[4:] if own else (f"{value:.4f}" for value in colors[row]))])
     kept = [_without_normals(line) for line in lines if line.split(None, 1)[:1] != ["vn"]]
     return ("\n".join(kept) + "\n").encode("latin-1")
 
@@ -118,9 +135,9 @@ def _rewrite_off(content: bytes, refined: Refined) -> bytes:
     count = int(lines[data[0]].split()[0])
     rows = data[1 : 1 + count]
     original = np.array([[float(word) for word in lines[index].split()[:3]] for index in rows])
-    for index, position in zip(rows, refined.positions(original), strict=True):
-        rest = lines[index].split()[3:]
-        lines[index] = " ".join([*(f"{value:.9g}" for value in position), *rest])
+    for index, position, moved in zip(rows, refined.positions(original), refined.moved(original), strict=True):
+        if moved:
+            lines[index] = " ".join([*(f"{value:.9g}" for value in position), *lines[index].split()[3:]])
     return ("\n".join(lines) + "\n").encode("latin-1")
 
 
@@ -131,17 +148,28 @@ def _rewrite_stl(content: bytes, refined: Refined) -> bytes:
     binary = len(content) >= 84 and len(content) == 84 + 50 * int.from_bytes(content[80:84], "little")
     if binary:
         facets = np.frombuffer(content, _FACET, offset=84).copy()
-        corners = refined.positions(facets["corners"].reshape(-1, 3).astype(np.float64)).reshape(-1, 3, 3)
-        facets["corners"], facets["normal"] = corners, _facet_normals(corners)
+        original = facets["corners"].reshape(-1, 3).astype(np.float64)
+        corners = refined.positions(original).reshape(-1, 3, 3)
+        moved = refined.moved(original).reshape(-1, 3).any(axis=1)
+        facets["corners"][moved], facets["normal"][moved] = corners[moved], _facet_normals(corners[moved])
         return content[:84] + facets.tobytes()
     text = content.decode("latin-1")
     original = np.array([match.split() for match in re.findall(r"vertex\s+(\S+\s+\S+\s+\S+)", text)], float)
-    corners = refined.positions(original)
-    moved = iter(corners)
-    normals = iter(_facet_normals(corners.reshape(-1, 3, 3)))
-    text = re.sub(r"vertex\s+\S+\s+\S+\s+\S+", lambda _: f"vertex {_three(next(moved))}", text)
-    text = re.sub(r"facet normal\s+\S+\s+\S+\s+\S+", lambda _: f"facet normal {_three(next(normals))}", text)
-    return text.encode("latin-1")
+    corners, moved = refined.positions(original), refined.moved(original)
+    normals, turned = _facet_normals(corners.reshape(-1, 3, 3)), moved.reshape(-1, 3).any(axis=1)
+    text = _replaced(r"vertex\s+\S+\s+\S+\s+\S+", "vertex", text, corners, moved)
+    return _replaced(r"facet normal\s+\S+\s+\S+\s+\S+", "facet normal", text, normals, turned).encode("latin-1")
+
+
+def _replaced(pattern: str, keyword: str, text: str, values: np.ndarray, new: np.ndarray) -> str:
+    """Each match of `pattern` with its row of `values` [N, 3] after the keyword; as it was where it is not `new` [N]."""
+    row = iter(range(len(values)))
+
+    def replacement(match: re.Match[str]) -> str:
+        index = next(row)
+        return f"{keyword} {_three(values[index])}" if new[index] else match.group()
+
+    return re.sub(pattern, replacement, text)
 
 
 def _three(values: np.ndarray) -> str:
@@ -181,22 +209,27 @@ def _rewrite_ply(content: bytes, refined: Refined) -> bytes:
     for name in old_type.names:
         moved[name] = vertices[name]
     original = np.stack([vertices[axis] for axis in "xyz"], 1).astype(np.float64)
-    _assign(moved, ("x", "y", "z"), refined.positions(original))
+    _assign(moved, ("x", "y", "z"), refined.positions(original), refined.moved(original))
     if "nx" in old_type.names:
-        _assign(moved, ("nx", "ny", "nz"), refined.normals(original))
+        _assign(moved, ("nx", "ny", "nz"), refined.normals(original), refined.bent(original))
     if moved["red"].dtype == np.uint8:
-        _assign(moved, ("red", "green", "blue"), np.round(refined.colors(original) * 255))
+        recolored = refined.recolored(original) | bool(new_colors)
+        _assign(moved, ("red", "green", "blue"), np.round(refined.colors(original) * 255), recolored)
     header[last:last] = [f"property uchar {name}" for name in new_colors]
     head = ("\n".join(header) + "\n").encode("latin-1")
     if order != "ascii":
         return head + moved.tobytes() + content[start + vertices.nbytes :]
-    lines = [" ".join(f"{value:.9g}" for value in row) for row in moved.tolist()]
+    lines = [
+        " ".join(word if new == old else f"{new:.9g}" for new, old, word in zip_longest(after, before, words))
+        for after, before, words in zip(moved.tolist(), vertices.tolist(), table, strict=True)
+    ]
     return head + "\n".join(lines + rows[count:]).encode("latin-1")
 
 
-def _assign(table: np.ndarray, names: tuple[str, ...], columns: np.ndarray) -> None:
+def _assign(table: np.ndarray, names: tuple[str, ...], columns: np.ndarray, rows: np.ndarray) -> None:
+    """The values of `columns` [N, C] where `rows` [N]; others stay."""
     for name, column in zip(names, columns.T, strict=True):
-        table[name] = column
+        table[name][rows] = column[rows]
 
 
 _REWRITERS: dict[str, Callable[[bytes, Refined], bytes]] = {

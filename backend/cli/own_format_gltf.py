@@ -67,6 +67,8 @@ def _rewrite_primitive(gltf: Gltf, primitive: dict, matrix: np.ndarray, refined:
     original = positions.astype(np.float64)
     world = original @ matrix[:3, :3].T + matrix[:3, 3]
     moved = (refined.positions(world) - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
+    # What stayed is copied: there and back through the node's transform its last digits would change.
+    moved = np.where(refined.moved(world)[:, None], moved, original)
     positions[:] = moved
     accessor = gltf.document["accessors"][where]
     accessor["min"] = [float(value) for value in positions.min(0)]
@@ -75,7 +77,7 @@ def _rewrite_primitive(gltf: Gltf, primitive: dict, matrix: np.ndarray, refined:
         normals = _floats(gltf, primitive["attributes"]["NORMAL"])
         faces = triangles(gltf, primitive, len(positions))
         if faces is not None:
-            normals[:] = _new_normals(original, moved, faces, normals.copy())
+            normals[:] = np.where(refined.bent(world)[:, None], _new_normals(original, moved, faces, normals.copy()), normals)
 
 
 def _repaint(gltf: Gltf, repainted: Repainted) -> None:

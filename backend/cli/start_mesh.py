@@ -104,8 +104,10 @@ class StartMesh:
         Raises:
             InputError: what `obstacle` says.
         """
-        path = Path(self.source.path)
-        for name, content in rewrite(path, _Moved(self, result), f"{path.stem}-refined").items():
+        path, moved = Path(self.source.path), _Moved(self, result)
+        stem = f"{path.stem}-refined"
+        files = rewrite(path, moved, stem) if moved.changed else {f"{stem}{path.suffix.lower()}": path.read_bytes()}
+        for name, content in files.items():
             (folder / name).write_bytes(content)
 
 
@@ -115,10 +117,15 @@ class _Moved:
     def __init__(self, start: StartMesh, result: MeshData) -> None:
         self._original = start.original
         self._tree = cKDTree(start.original)
-        moved = (result.positions != start.mesh.positions).any(1, keepdims=True)
+        self._moves = (result.positions != start.mesh.positions).any(1)
+        self._bends = np.zeros(len(self._moves), dtype=bool)
+        self._bends[result.faces[self._moves[result.faces].any(axis=1)]] = True
         # What did not move is copied: scaling it there and back would change its last digits.
-        self._positions = np.where(moved, start.placement.undo(result.positions.astype(np.float64)), start.original)
+        undone = start.placement.undo(result.positions.astype(np.float64))
+        self._positions = np.where(self._moves[:, None], undone, start.original)
         self._colors = np.full_like(self._positions, 0.8) if result.colors is None else result.colors
+        known = start.mesh.colors is not None and result.colors is not None
+        self._recolors = (result.colors != start.mesh.colors).any(1) if known else np.full(len(self._moves), result.colors is not None)
         self._normals = smooth_normals(self._positions, result.faces)
         own_coordinates = start.mesh.uvs is not None and _equal(result.uvs, start.mesh.uvs)
         own_coordinates = own_coordinates and _equal(result.uv_faces, start.mesh.uv_faces)
@@ -134,8 +141,26 @@ class _Moved:
     def colors(self, original: np.ndarray) -> np.ndarray:
         return self._colors[self._index(original)]
 
+    def moved(self, original: np.ndarray) -> np.ndarray:
+        return self._of_read(self._moves, original)
+
+    def recolored(self, original: np.ndarray) -> np.ndarray:
+        return self._of_read(self._recolors, original)
+
+    def bent(self, original: np.ndarray) -> np.ndarray:
+        return self._of_read(self._bends, original)
+
     def repainted(self) -> Repainted | None:
         return self._repainted
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file has anything new to hold."""
+        return bool(self._moves.any() or self._recolors.any()) or self._repainted is not None
+
+    def _of_read(self, values: np.ndarray, original: np.ndarray) -> np.ndarray:
+        index = self._index(original)
+        return values[index] & (index >= 0)
 
     def _index(self, original: np.ndarray) -> np.ndarray:
         """The mesh's vertex at each point, -1 for a point that no face uses and that was therefore not read."""

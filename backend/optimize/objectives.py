@@ -73,6 +73,7 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
         InputError: a loss is asked for that the job has nothing to compute from; says what is missing.
     """
     # They import what is above.
+    from backend.optimize.anchor_objective import make_anchor_objective
     from backend.optimize.clip_objective import make_clip_objective
     from backend.optimize.color_objective import make_color_objective
     from backend.optimize.reference_objective import make_reference_objective
@@ -85,5 +86,6 @@ def make_objectives(stage: Stage, representation: Representation, job: Job) -> l
         make_views_objective(stage),
         make_clip_objective(stage, job),
         make_reference_objective(stage, job),
+        make_anchor_objective(stage, job),
     ]
     return [objective for objective in made if objective is not None]

@@ -35,6 +35,10 @@ SHAPE_GROUPS = ("positions", "density", "distances", "offsets")
 """Parameter groups that shape the object; the others color it."""
 
 
+BENDS = ("laplacian", "normal_consistency")
+"""Regularizers that hold a surface whose topology is kept to the bends it began with."""
+
+
 class Auxiliary(Protocol):
     """A network that a method trains beside the object; several objects may share it."""
 
@@ -88,6 +92,9 @@ class RunningStage:
     def regularizers(self, progress: float) -> dict[str, Tensor]:
         """The weighted regularizers of what is optimized; what weighs nothing is not computed."""
         weights = {name: value_at(weight, progress) for name, weight in _weights(self.stage).items()}
+        if self.from_start_mesh and getattr(self.representation, "locked", False):
+            # What holds an artist's mesh to its own bends is an anchor as well.
+            weights = {name: weight * (self.freedom.hold if name in BENDS else 1.0) for name, weight in weights.items()}
         weights = {name: weight for name, weight in weights.items() if weight}
         return {name: weights[name] * term for name, term in self.representation.regularization(weights).items()}
 

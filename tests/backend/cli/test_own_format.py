@@ -28,6 +28,11 @@ class Stretched:
     def colors(self, original: np.ndarray) -> np.ndarray:
         return (original > 0).astype(float)
 
+    def moved(self, original: np.ndarray) -> np.ndarray:
+        return np.ones(len(original), dtype=bool)
+
+    recolored = bent = moved
+
     def repainted(self) -> None:
         return None
 
@@ -104,7 +109,7 @@ def test_ply_with_quads_and_a_double_property(tmp_path: Path) -> None:
     )
     lines = rewritten(path, Stretched()).decode().splitlines()
     assert lines[-1] == "4 0 1 2 3"
-    assert [line.split()[3] for line in lines[-5:-1]] == ["0.25", "0.5", "0.75", "1"]
+    assert [line.split()[3] for line in lines[-5:-1]] == [".25", ".5", ".75", "1"]
     assert lines[-3].split()[:3] == ["3", "4", "3"]
 
 

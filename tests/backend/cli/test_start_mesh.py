@@ -94,3 +94,82 @@ def test_file_that_cannot_be_written_back_is_known_before_the_job(tmp_path: Path
     scene.graph.update("two", matrix=trimesh.transformations.translation_matrix([3, 0, 0]), geometry="box")
     (tmp_path / "twice.glb").write_bytes(scene.export(file_type="glb"))
     assert "several places" in StartMesh.read(tmp_path / "twice.glb", "y").obstacle()
+
+
+ASCII_PLY = """ply
+format ascii 1.0
+element vertex 4
+property double x
+property double y
+property double z
+property float nx
+property float ny
+property float nz
+property uchar red
+property uchar green
+property uchar blue
+element face 4
+property list uchar int vertex_indices
+end_header
+10.12345678901 0.30 0 .6 .8 0 10 20 30
+30.7654321 0 0 0 1 0 40 50 60
+20 20.1 0 0 1 0 70 80 90
+20 10 40 0 0 1 100 110 120
+3 2 1 0
+3 0 1 3
+3 1 2 3
+3 2 0 3
+"""
+COLORED_OBJ = "v 10.12345678901 0.30 0 .123456 0.5 1\nv 30.7654321 0 0 0 0 0\nv 20 20.1 0 1 1 1\nv 20 10 40 1 0 0\nf 3 2 1\nf 1 2 4\nf 2 3 4\nf 3 1 4\n"
+OFF = "OFF\n4 4 6\n10.12345678901 0.30 0\n30.7654321 0 0\n20 20.1 0\n20 10 40\n3 2 1 0\n3 0 1 3\n3 1 2 3\n3 2 0 3\n"
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.ply", ASCII_PLY), ("a.obj", COLORED_OBJ), ("a.off", OFF)])
+def test_what_did_not_change_keeps_the_files_own_numbers(name: str, content: str, tmp_path: Path) -> None:
+    """To the letter: positions, colors, and normals of vertices around which nothing moved."""
+    (tmp_path / name).write_text(content)
+    start = StartMesh.read(tmp_path / name, "z")
+    out = tmp_path / "out"
+    out.mkdir()
+    start.write_result(start.mesh, out)
+    refined = out / name.replace(".", "-refined.")
+    assert refined.read_text() == content
+    positions, colors = start.mesh.positions.copy(), start.mesh.colors
+    positions[3] += np.float32(0.1)
+    if colors is not None:
+        colors = colors.copy()
+        colors[3] = 0.25
+    start.write_result(MeshData(positions, start.mesh.faces, colors), out)
+    before, after = content.splitlines(), refined.read_text().splitlines()
+    first = next(index for index, line in enumerate(before) if "10.12345678901" in line)
+    keep = 3 if name == "a.ply" else 10  # the moved vertex turns the normals of all others
+    for row in range(3):
+        assert after[first + row].split()[:keep] == before[first + row].split()[:keep]
+    if name == "a.ply":
+        assert [line.split()[6:] for line in after[first : first + 3]] == [line.split()[6:] for line in before[first : first + 3]]
+    assert after[first + 3] != before[first + 3]
+
+
+def test_a_turned_gltf_node_keeps_the_floats_of_what_did_not_move(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 3)).astype(np.float32)
+    faces = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]])
+    scene = trimesh.Scene()
+    mesh = trimesh.Trimesh(points, faces, process=False)
+    mesh.vertex_normals  # noqa: B018  so that the export holds normals
+    turn = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3]) @ np.diag([1.3, 1.3, 1.3, 1.0])
+    turn[:3, 3] = 100.0, 3.0, -7.0
+    scene.add_geometry(mesh, transform=turn)
+    path = tmp_path / "turned.glb"
+    path.write_bytes(scene.export(file_type="glb", include_normals=True))
+    start = StartMesh.read(path, "y")
+    positions = start.mesh.positions.copy()
+    moved = np.unique(start.mesh.faces[0])
+    positions[moved] += np.float32(0.05)
+    out = tmp_path / "out"
+    out.mkdir()
+    start.write_result(MeshData(positions, start.mesh.faces, start.mesh.colors), out)
+    before, after = (next(iter(trimesh.load(file, process=False).geometry.values())) for file in (path, out / "turned-refined.glb"))
+    same = (before.vertices == after.vertices).all(axis=1)
+    assert same.sum() == 9 and np.abs(before.vertices - after.vertices)[~same].min() > 1e-4
+    np.testing.assert_array_equal(after.vertex_normals[same], before.vertex_normals[same])
