@@ -83,16 +83,14 @@ class LossSettings(Settings):
     albedo_sparsity: Weight = 0.0
     color_saturation: Weight = 0.0
 
-    # Between views.
+    # Between views. The first three are of grid and field stages: on a mesh they are zero.
     depth_agreement: Weight = 0.0
     normal_agreement: Weight = 0.0
-    silhouette_agreement: Weight = 0.0
-    anchor_views: Weight = 0.0
-    """To the object's own views as they were when the stage began."""
     view_interpolation: Weight = 0.0
-    """Between views a few degrees apart."""
+    """Between colors of views a few degrees apart."""
     view_interpolation_angle: Annotated[float, Meta(gt=0, le=15)] = 3.0
-    mutual_information: Weight = 0.0
+    anchor_views: Weight = 0.0
+    """To the object's own views as they were when the stage began; of mesh and tetrahedra stages."""
 
 
 class AnchorSettings(Settings):

@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-TOLERANCE = 0.05
-"""Scene units by which a point may lie behind the surface that the other view sees, before it counts as hidden; also how far
-apart the depths of the four pixels around a place may be, before no surface is seen between them."""
+SURFACE = 0.05
+"""The tolerance, in scene units, that suits surfaces rendered with some dozens of pixels."""
 
 
 class PinholeCameras(Protocol):
@@ -100,11 +99,13 @@ def correspond(
     cameras: PinholeCameras,
     other_depth: Float[Tensor, "N h w"],
     other_cameras: PinholeCameras,
-    tolerance: float = TOLERANCE,
+    tolerance: float = SURFACE,
 ) -> Correspondence:
     """Find the pixels of views A, which have `depth` (infinite on the background), in views B.
 
-    Differentiable in both depths: places, expected and found distances move with them; who is seen does not.
+    A point counts as hidden if it lies more than `tolerance` (scene units) behind the surface that B sees; and B sees no
+    surface where the depths of the four pixels around a place are farther apart than that. Differentiable in both depths:
+    places, expected and found distances move with them; who is seen does not.
     """
     shown = depth.isfinite()
     points = unproject(torch.where(shown, depth, torch.ones_like(depth)), cameras)

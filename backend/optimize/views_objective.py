@@ -16,19 +16,23 @@ from backend.cameras import Cameras
 from backend.errors import InputError
 from backend.losses.picture import color_difference, silhouette_difference
 from backend.losses.reprojection import correspond
-from backend.losses.view_agreement import depth_agreement, normal_agreement, silhouette_agreement
+from backend.losses.view_agreement import depth_agreement, normal_agreement
 from backend.losses.view_interpolation import view_interpolation
 from backend.optimize.objectives import Objective, Seen
 from backend.rendering import Rendered
 from protocol.losses import LossSettings
 from protocol.settings import FieldStage, GridStage, Stage, largest, value_at
 
-AGREEMENTS = ("depth_agreement", "normal_agreement", "silhouette_agreement")
+AGREEMENTS = ("depth_agreement", "normal_agreement")
 BETWEEN_VIEWS = (*AGREEMENTS, "view_interpolation")
 
 NEAREST_TURN, FARTHEST_TURN = 10.0, 45.0
 """Degrees of azimuth between a view and the second view that it must agree with: nearer ones see the same fog, farther ones
 see little of the same surface."""
+
+FOG = 0.3
+"""How thick fog may be, in scene units: a point that lies farther behind what the second view sees is hidden from it. Where that
+was .05, as for surfaces, views came to agree by hiding from each other what they disagreed about."""
 
 ANCHOR_AZIMUTHS = tuple(45.0 * number for number in range(8))
 ANCHOR_ELEVATIONS = (0.0, 35.0) * 4
@@ -52,7 +56,7 @@ def make_views_objective(stage: Stage) -> Objective | None:
 
 
 class ViewsAgree:
-    """Views of a volume show one surface: depth, normals, silhouettes and colors agree from one view to another."""
+    """Views of a volume show one surface: depth, normals and colors agree from one view to another."""
 
     def __init__(self, losses: LossSettings) -> None:
         self._losses = losses
@@ -72,14 +76,12 @@ class ViewsAgree:
         if "normal_agreement" in weights:
             own, other = (_render(seen, cameras, "normal") for cameras in (seen.look.cameras, turned))
         other = other or _render(seen, turned, seen.look.shading)
-        found = correspond(seen.rendered.depth, seen.look.cameras, other.depth, turned)
+        found = correspond(seen.rendered.depth, seen.look.cameras, other.depth, turned, FOG)
         terms = {}
         if "depth_agreement" in weights:
             terms["depth_agreement"] = depth_agreement(found)
         if "normal_agreement" in weights:
             terms["normal_agreement"] = normal_agreement(_normals(own), _normals(other), found)
-        if "silhouette_agreement" in weights:
-            terms["silhouette_agreement"] = silhouette_agreement(seen.rendered.alpha, other.alpha, found)
         return terms
 
     def _interpolation(self, seen: Seen) -> Tensor:
