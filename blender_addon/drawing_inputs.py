@@ -31,7 +31,7 @@ def draw_pictures(layout: UILayout, settings: GalateaSettings) -> None:
 
 def draw_regions(layout: UILayout, object: Object | None) -> None:
     """One row for each region of a mesh object."""
-    regions = object.galatea.regions if object is not None and object.type == "MESH" else ()
+    regions = object.galatea_regions if object is not None and object.type == "MESH" else ()
     header, body = layout.panel("galatea_regions", default_closed=True)
     header.label(text=f"Regions to Refine ({len(regions)})" if len(regions) else "Regions to Refine")
     if body is None:

@@ -44,7 +44,7 @@ def strength_moved(controls: JobControls, _context: Context) -> None:
         wake()
 
 
-class ReferencePicture(PropertyGroup):
+class GalateaPicture(PropertyGroup):
     """A picture of what is to be made; images are remembered by name, which outlives undo and loading a file."""
 
     image: StringProperty(name="Picture", description="An image of this file that shows the object")
@@ -66,19 +66,13 @@ class ReferencePicture(PropertyGroup):
     )
 
 
-class Region(PropertyGroup):
+class GalateaRegion(PropertyGroup):
     """A part of an object that Refine may change."""
 
     group: StringProperty(name="Vertex Group", description="Its weights say how far each vertex may change; 0 and outside nothing does")
     prompt: StringProperty(
         name="Prompt", description="What this part is to become; empty takes the prompt above", maxlen=PROMPT_LENGTH
     )
-
-
-class ObjectSettings(PropertyGroup):
-    """What belongs to one object."""
-
-    regions: CollectionProperty(type=Region)
 
 
 class JobControls(PropertyGroup):
@@ -119,22 +113,23 @@ class GalateaSettings(PropertyGroup):
         subtype="FACTOR",
     )
     prior: EnumProperty(name="Prior", description="The model that knows what things look like", items=prior_items)
-    pictures: CollectionProperty(type=ReferencePicture)
+    pictures: CollectionProperty(type=GalateaPicture)
     jobs: CollectionProperty(type=JobControls)
 
 
-CLASSES = (ReferencePicture, Region, ObjectSettings, JobControls, GalateaSettings)
+CLASSES = (GalateaPicture, GalateaRegion, JobControls, GalateaSettings)
 
 
 def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.WindowManager.galatea = PointerProperty(type=GalateaSettings)
-    bpy.types.Object.galatea = PointerProperty(type=ObjectSettings)
+    # A collection of its own: Blender 4 writes a group of properties to every object whose group is only read.
+    bpy.types.Object.galatea_regions = CollectionProperty(type=GalateaRegion)
 
 
 def unregister() -> None:
-    del bpy.types.WindowManager.galatea, bpy.types.Object.galatea
+    del bpy.types.WindowManager.galatea, bpy.types.Object.galatea_regions
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
 

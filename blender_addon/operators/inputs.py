@@ -33,12 +33,12 @@ def pictures_of(context: Context) -> tuple[Picture, ...]:
 
 def regions_of(object: Object) -> tuple[RegionSettings, ...]:
     """What the object's regions are to become."""
-    return tuple(RegionSettings(prompt=row.prompt.strip()) for row in object.galatea.regions)
+    return tuple(RegionSettings(prompt=row.prompt.strip()) for row in object.galatea_regions)
 
 
 def masks_of(object: Object) -> tuple:
     """A mask [V] for each of them. Raises SceneError for one that cannot be used."""
-    return regions.read_masks(object, [row.group for row in object.galatea.regions])
+    return regions.read_masks(object, [row.group for row in object.galatea_regions])
 
 
 def name_of(context: Context, request: JobRequest) -> str:
@@ -111,7 +111,7 @@ class AddingRegion:
         reason = ""
         if active is None or active.type != "MESH":
             reason = "Select a mesh object first: regions are parts of it."
-        elif len(active.galatea.regions) >= MAX_REGIONS:
+        elif len(active.galatea_regions) >= MAX_REGIONS:
             reason = f"A job takes at most {MAX_REGIONS} regions: remove one first."
         cls.poll_message_set(reason)
         return not reason
@@ -124,9 +124,9 @@ class GALATEA_OT_add_region(AddingRegion, Operator):
 
     def execute(self, context: Context) -> set[str]:
         active = context.view_layer.objects.active
-        taken = {row.group for row in active.galatea.regions}
+        taken = {row.group for row in active.galatea_regions}
         group = active.vertex_groups.active
-        active.galatea.regions.add().group = group.name if group is not None and group.name not in taken else ""
+        active.galatea_regions.add().group = group.name if group is not None and group.name not in taken else ""
         bpy.ops.ed.undo_push(message=self.bl_label)
         return {"FINISHED"}
 
@@ -143,7 +143,7 @@ class GALATEA_OT_region_from_selection(AddingRegion, Operator):
         except SceneError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        active.galatea.regions.add().group = group
+        active.galatea_regions.add().group = group
         bpy.ops.ed.undo_push(message="Region from Selection")
         return {"FINISHED"}
 
@@ -158,7 +158,7 @@ class GALATEA_OT_remove_region(Operator):
     def execute(self, context: Context) -> set[str]:
         active = context.view_layer.objects.active
         if active is not None:
-            active.galatea.regions.remove(self.index)
+            active.galatea_regions.remove(self.index)
             bpy.ops.ed.undo_push(message=self.bl_label)
         return {"FINISHED"}
 

@@ -124,7 +124,7 @@ def check_refining_regions_sends_their_weights_and_words() -> None:
         original.vertex_groups.new(name=name).add([1, 3], weight, "REPLACE")
     for _ in range(2):
         bpy.ops.galatea.add_region()
-    rows = original.galatea.regions
+    rows = original.galatea_regions
     expect([row.group for row in rows] == ["Side", ""], "the active one is offered once")
     rows[1].group, rows[1].prompt = "Top", " a golden lid "
     texts = draw(panels.GALATEA_PT_main)
@@ -143,7 +143,7 @@ def check_regions_that_cannot_be_used_change_nothing() -> None:
     original = cube()
     bpy.ops.galatea.add_region()
     expect("no vertex group: choose one" in refusal(bpy.ops.galatea.refine))
-    original.galatea.regions[0].group = "Lid"
+    original.galatea_regions[0].group = "Lid"
     expect("no vertex group Lid" in refusal(bpy.ops.galatea.refine))
     original.vertex_groups.new(name="Lid")
     expect("No vertex has a weight" in refusal(bpy.ops.galatea.refine))
@@ -164,16 +164,16 @@ def check_the_selection_is_one_click_away_and_one_undo() -> None:
     bpy.ops.ed.undo_push(message="a cube")
     bpy.ops.object.mode_set(mode="EDIT")
     bpy.ops.mesh.select_all(action="DESELECT")
-    expect("Nothing is selected" in refusal(bpy.ops.galatea.region_from_selection) and not original.galatea.regions)
+    expect("Nothing is selected" in refusal(bpy.ops.galatea.region_from_selection) and not original.galatea_regions)
     bpy.ops.mesh.select_all(action="SELECT")
     bpy.ops.galatea.region_from_selection()
-    expect(original.mode == "EDIT" and [row.group for row in original.galatea.regions] == ["Region"])
+    expect(original.mode == "EDIT" and [row.group for row in original.galatea_regions] == ["Region"])
     bpy.ops.object.mode_set(mode="OBJECT")
     bpy.ops.ed.undo_push(message="Toggle Edit Mode")  # as Tab does
     bpy.ops.galatea.remove_region(index=0)
-    expect(not original.galatea.regions and "Region" in original.vertex_groups)
+    expect(not original.galatea_regions and "Region" in original.vertex_groups)
     bpy.ops.ed.undo()
-    expect([row.group for row in bpy.data.objects["Cube"].galatea.regions] == ["Region"])
+    expect([row.group for row in bpy.data.objects["Cube"].galatea_regions] == ["Region"])
 
 
 def check_regions_are_saved_with_their_object() -> None:
@@ -182,12 +182,12 @@ def check_regions_are_saved_with_their_object() -> None:
     original = cube()
     original.vertex_groups.new(name="Lid").add([0], 1.0, "REPLACE")
     bpy.ops.galatea.add_region()
-    original.galatea.regions[0].prompt = "a golden lid"
+    original.galatea_regions[0].prompt = "a golden lid"
     path = str(Path(bpy.utils.resource_path("USER")) / "regions.blend")
     bpy.ops.wm.save_as_mainfile(filepath=path)
     bpy.ops.wm.read_homefile(use_empty=True)
     bpy.ops.wm.open_mainfile(filepath=path)
-    [row] = bpy.data.objects["Cube"].galatea.regions
+    [row] = bpy.data.objects["Cube"].galatea_regions
     expect((row.group, row.prompt) == ("Lid", "a golden lid"))
 
 
@@ -210,7 +210,7 @@ def check_a_region_survives_preview_and_accept() -> None:
     after = np.array([vertex.co for vertex in original.data.vertices], np.float32)
     moved = (after != before).any(axis=1)
     expect(moved.tolist() == [False, True, False, True, False, False, False, False], moved)
-    expect(after[~moved].tobytes() == before[~moved].tobytes() and [row.group for row in original.galatea.regions] == ["Lid"])
+    expect(after[~moved].tobytes() == before[~moved].tobytes() and [row.group for row in original.galatea_regions] == ["Lid"])
 
 
 def check_a_job_tells_about_itself() -> None:

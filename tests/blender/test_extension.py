@@ -79,7 +79,7 @@ def test_it_comes_and_goes_without_a_trace(blender: Blender) -> None:
                 "operators": sorted(dir(bpy.ops.galatea)),
                 "handlers": sum(function.__module__.startswith(module) for each in handlers for function in each),
                 "timer": bpy.app.timers.is_registered(timer),
-                "settings": hasattr(bpy.types.WindowManager, "galatea"),
+                "settings": hasattr(bpy.types.WindowManager, "galatea") or hasattr(bpy.types.Object, "galatea_regions"),
                 "threads": [thread.name for thread in threading.enumerate() if thread.name.startswith("galatea")],
             }
 
