@@ -32,7 +32,7 @@ from backend.representations.mesh_data import MeshData
 
 if TYPE_CHECKING:  # with torch, which must not be there before arguments are read
     from backend.cli.budget import Budget
-    from backend.optimize.inputs import Picture
+    from backend.optimize.inputs import Picture, RegionMask
     from backend.priors.prior import Prior
 
 PROGRAM = "python3 galatea.py"
@@ -74,6 +74,7 @@ def work(
     write_own_format: Callable[[MeshData, Path], None] | None = None,
     notes: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
+    regions: Sequence[RegionMask] = (),
 ) -> int:
     """Runs `job` in `folder` to its end, or until Ctrl-C; returns the exit code.
 
@@ -82,6 +83,7 @@ def work(
         write_own_format: writes the result as a file of the start mesh's own format into a folder.
         notes: what a person should know about the start mesh.
         pictures: the reference pictures, as they were read.
+        regions: one mask for each region of the settings.
     Raises:
         InputError: the prompt, the prior, the mesh or the disk cannot be used. What a new job had begun is removed
             unless it has a checkpoint, from which it can be resumed.
@@ -93,7 +95,7 @@ def work(
             progress.say(f"{verb} on “{job.title()}” in {display_path(folder.path)}")
             if not resume:
                 folder.write("job/job.json", msgspec.json.encode(job))
-            session = JobSession(job, folder, HistoryLog(folder.job), progress, pictures)
+            session = JobSession(job, folder, HistoryLog(folder.job), progress, pictures, regions)
             closing.callback(session.close)
             for note in notes:
                 session.note(note)
@@ -113,11 +115,19 @@ class JobSession:
     """What `work` knows while its job runs."""
 
     def __init__(
-        self, job: JobFile, folder: OutputFolder, log: HistoryLog, progress: Progress, pictures: Sequence[Picture] = ()
+        self,
+        job: JobFile,
+        folder: OutputFolder,
+        log: HistoryLog,
+        progress: Progress,
+        pictures: Sequence[Picture] = (),
+        regions: Sequence[RegionMask] = (),
     ) -> None:
         self.job, self.folder, self.log, self.progress = job, folder, log, progress
         self.total = sum(stage.steps for stage in job.settings.stages)
-        self.pictures = pictures
+        self.pictures, self.regions = pictures, regions
+        self.start_mesh: MeshData | None = None
+        self.prepared: Sequence[Picture] = ()
         self.last_step = 0
         self.budget: Budget | None = None
         self.clock = Clock()
@@ -134,7 +144,7 @@ class JobSession:
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> int:
         """Loads the prior, runs the job and writes its results; returns the exit code."""
-        settings = self.job.settings
+        settings, self.start_mesh = self.job.settings, start_mesh
         if settings.prior == "toybox" or Path(settings.prior).is_dir():
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nothing is downloaded: no bars within our bar
         self.progress.show(Loading("torch and the other libraries"))
@@ -158,7 +168,15 @@ class JobSession:
 
         control = Control()
         events = run_job(
-            settings, start_mesh, prior, self.folder.job, control, resume, pictures=self.pictures, report=self.progress.say
+            settings,
+            start_mesh,
+            prior,
+            self.folder.job,
+            control,
+            resume,
+            pictures=self.pictures,
+            regions=self.regions,
+            report=self.progress.say,
         )
         with first_interrupt(lambda: self._stop(control.cancel)):
             finished = self.follow(events)
@@ -243,7 +261,7 @@ class JobSession:
         write_own_format: Callable[[MeshData, Path], None] | None,
     ) -> None:
         from backend.cli.reference_comparison import compare_with_references
-        from backend.cli.results import make_pictures, write_pictures, write_report
+        from backend.cli.results import make_pictures, region_views, write_pictures, write_report
         from backend.optimize.pictures import render_views
         from backend.representations import write_glb
 
@@ -257,7 +275,8 @@ class JobSession:
             if write_own_format is not None:
                 write_own_format(mesh, staging)
             beside = compare_with_references(mesh, self.prepared, job.settings.references)
-            pictures = replace(make_pictures(mesh, growth), references=beside)
+            shown = region_views(self.start_mesh, self.regions) if self.regions else None
+            pictures = replace(make_pictures(mesh, growth), references=beside, regions=shown)
             write_pictures(staging, pictures, growth)
         with self.clock.measure("judge"):
             judge = judged(job, mesh)
