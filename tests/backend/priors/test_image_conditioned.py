@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from msgspec.structs import replace
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +21,9 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from backend.cameras.orbit import Cameras
 from backend.clip_input import clip_input
 from backend.errors import InputError
+from backend.optimize.events import Finished, StepDone
+from backend.optimize.inputs import Picture
+from backend.optimize.run import run_job
 from backend.priors.family import recipe_family_of
 from backend.priors.imagedream import ImageDreamPrior
 from backend.priors.ldm_configs import unet_config
@@ -29,6 +33,7 @@ from backend.priors.pretrained_models import quiet
 from backend.priors.prior import PictureConditioned, ReferenceView, Views
 from backend.priors.reference import reference_picture
 from backend.priors.zero123 import PictureCamera, Zero123Prior, relative_pose
+from protocol.settings import CameraSettings, Constant, GridStage, GuidanceSettings, JobSettings, MeshStage, ReferenceSettings
 from tests.backend.priors.original_models import (
     OriginalUNet,
     Weights,
@@ -361,6 +366,30 @@ def test_zero123_before_it_has_a_picture_and_with_weights_of_another_kind(
     (folder / "unet/config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="not a model of the Zero123 kind .in_channels is 4 instead of 8"):
         load_prior(str(folder), CPU)
+
+
+# Jobs
+
+
+@pytest.mark.parametrize("which", ["imagedream", "zero123"])
+def test_a_job_is_shown_its_picture_without_a_word(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Straight and whole: the prior of the job is bound to the picture that came with it, from where it was taken."""
+    prior = request.getfixturevalue(which)
+    seen = {"guidance": GuidanceSettings(scale=Constant(3.0)), "cameras": CameraSettings(views=prior.views_per_group)}
+    grid = GridStage(steps=1, resolution=8, samples_per_ray=8, target_vertices=60, **seen)
+    mesh = MeshStage(steps=1, supersample=1, target_vertices=60, **seen)
+    references = (ReferenceSettings(azimuth=30.0, elevation=10.0),)
+    job = JobSettings("", (grid, mesh), prior="tiny", references=references, checkpoint_seconds=1e6)
+    pixels = (photo() * 255).round().to(torch.uint8).numpy()
+    *events, last = run_job(job, None, prior, tmp_path, pictures=[Picture(pixels)])
+    assert isinstance(last, Finished) and len(last.mesh.faces)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert len(steps) == 2 and all(event.numbers["reference_color"] > 0 for event in steps)
+    assert prior._shown is None  # the one that was asked is as it was
+    with pytest.raises(InputError, match="exactly one reference picture and was given 2"):
+        next(run_job(replace(job, references=references * 2), None, prior, tmp_path, pictures=[Picture(pixels)] * 2))
+    with pytest.raises(InputError, match="Give it a reference picture first"):
+        list(run_job(replace(job, prompt="a mug", references=()), None, prior, tmp_path))
 
 
 # The reference picture
