@@ -185,6 +185,13 @@ def test_images_follow_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda *each: view_interpolation(*each, found), images)
 
 
+def test_pictures_do_not_move_the_places_where_they_are_compared() -> None:
+    depth, other_depth = smooth_depths()
+    found = correspond(depth, cameras(0.0), other_depth, cameras(4.0))
+    images = random(1, 6, 6, 3, seed=2), random(1, 6, 6, 3, seed=3)
+    assert not (view_interpolation(*images, found) + normal_agreement(*images, found)).requires_grad
+
+
 def test_at_the_ideal_there_is_no_gradient() -> None:
     depth, other_depth = (wall(2.5, 6).requires_grad_() for _ in range(2))
     found = correspond(depth, FRONT, other_depth, FRONT)

@@ -135,14 +135,25 @@ def test_weights_follow_their_schedules_and_no_number_is_drawn_before() -> None:
     torch.testing.assert_close(twice["view_interpolation"], 2.0 * early["view_interpolation"])
 
 
-def test_second_views_differ_from_step_to_step() -> None:
-    grid = soft_grid()
-    objective = make_views_objective(with_losses(GRID, depth_agreement=1.0))
-    here = [seen_of(grid) for _ in range(4)]
-    for seed, each in enumerate(here):
-        each.generator.manual_seed(seed)
-    values = {float(objective.terms(each)["depth_agreement"].detach()) for each in here}
-    assert len(values) == 4
+def test_second_views_lie_to_either_side_as_far_as_they_should() -> None:
+    class Watched:
+        """Remembers where it was looked at from."""
+
+        def render(self, cameras: Cameras, *arguments: object) -> object:
+            azimuths.append(cameras.azimuth)
+            return grid.render(cameras, *arguments)
+
+    grid, turns = soft_grid(), {"depth_agreement": set(), "view_interpolation": set()}
+    for name, found in turns.items():
+        objective = make_views_objective(with_losses(GRID, **{name: 1.0}))
+        for seed in range(8):
+            azimuths: list[Tensor] = []
+            here = seen_of(Watched(), seed=seed, size=4)
+            objective.terms(here)
+            found |= set((azimuths[-1] - here.look.cameras.azimuth).round(decimals=2).tolist())
+    far, near = turns["depth_agreement"], turns["view_interpolation"]
+    assert near == {-3.0, 3.0}
+    assert len(far) == 8 and min(far) < 0.0 < max(far) and all(10.0 <= abs(turn) <= 45.0 for turn in far)
 
 
 def test_asking_for_equal_depths_makes_views_of_fog_agree() -> None:
