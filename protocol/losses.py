@@ -96,5 +96,7 @@ class LossSettings(Settings):
 class AnchorSettings(Settings):
     """How hard a start mesh is held to itself at small strengths; all of it fades to nothing at strength 1."""
 
-    silhouette: NonNegative = 1.0
-    laplacian: NonNegative = 1.0
+    silhouette: NonNegative = 0.1
+    """Of the squared change of its silhouettes from fixed views."""
+    laplacian: NonNegative = 0.1
+    """Of the squared change of its bends: differential coordinates, as long as the topology is the start's."""

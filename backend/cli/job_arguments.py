@@ -10,6 +10,7 @@ import msgspec
 
 from backend.cli.loading_arguments import add_loading_arguments, given_loading
 from backend.cli.picture_arguments import PictureSource, add_picture_arguments, check_same_pictures, references_of
+from backend.cli.region_arguments import GivenRegion
 from backend.errors import InputError
 from backend.recipes import Recipe, method_names, method_of, painting, shortened, with_method
 from backend.recipes.planner import Plan
@@ -39,6 +40,7 @@ class JobFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pictures: tuple[PictureSource, ...] = ()
     minutes: float | None = None
     plan: Plan | None = None
+    regions: tuple[GivenRegion, ...] = ()
 
     def title(self) -> str:
         """What the job is called: its prompt, or the name of its first picture."""
@@ -55,7 +57,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
     parser.add_argument("--minutes", type=float, metavar="M", help="plan steps, views and resolution to be done by then")
     parser.add_argument("--prior", metavar="NAME", help="toybox (default), a model folder or a hub id")
-    parser.add_argument("--strength", type=float, metavar="S", help="how freely vertices move, 0 to 1 (default 0.5)")
+    parser.add_argument("--strength", type=float, metavar="S", help="how far a mesh may change: 0 not at all, to 0.2 its colors, 1 freely (default 0.5)")
     parser.add_argument(
         "--texture",
         type=int,

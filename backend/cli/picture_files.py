@@ -82,6 +82,16 @@ def read_depth(path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
     return np.where(_opaque(image, size), -seen, np.nan).astype(np.float32)
 
 
+def read_mask(path: Path) -> Float32[np.ndarray, "H W"]:
+    """Brightness in [0, 1], 0 where it is transparent.
+
+    Raises:
+        InputError: the file is missing, no image or too large.
+    """
+    pixels = np.asarray(eight_bit(_open(path)).convert("LA"), dtype=np.float32) / 255.0
+    return pixels[..., 0] * pixels[..., 1]
+
+
 def read_normals(path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
     """A picture of normals, `n / 2 + 1/2`, as `Picture.normals`: NaN where it is transparent or holds no direction."""
     image = _open(path)

@@ -33,6 +33,11 @@ _TIMING_TITLES = {
 }
 
 
+REGION_COLORS = (
+    (222, 120, 40), (48, 118, 190), (70, 150, 82), (170, 80, 160), (200, 60, 60), (60, 160, 170), (150, 120, 50), (100, 90, 200),
+)
+
+
 @dataclass(frozen=True)
 class Pictures:
     """What the page shows: views around the result and frames of its growth, each [S, S, 4] u8 RGBA."""
@@ -41,6 +46,7 @@ class Pictures:
     turn: Sequence[np.ndarray]
     growth: Sequence[tuple[int, np.ndarray]]  # (step, frame)
     references: Sequence[BesideReference] = ()
+    regions: np.ndarray | None = None  # [4, S, S, 4]
 
 
 def report_page(report: dict, pictures: Pictures) -> str:
@@ -48,6 +54,7 @@ def report_page(report: dict, pictures: Pictures) -> str:
     sections = (
         _hero(report, pictures),
         references_section(pictures.references),
+        _regions(report, pictures.regions),
         _warnings(report["warnings"]),
         _growth(pictures.growth),
         _turntable(pictures.turntable),
@@ -107,6 +114,21 @@ def _verdict(judge: dict) -> list[str]:
         return []
     facts = [_fact(entry["title"], entry["value"], entry.get("note", "")) for entry in judge.get("summary", [])]
     return facts
+
+
+def _regions(report: dict, views: np.ndarray | None) -> str:
+    """Where the start mesh was free to change, a color a region."""
+    if views is None:
+        return ""
+    names = "".join(
+        f'<li><span style="color:rgb{color}">■</span> {escape(region["prompt"] or _title(report))}</li>'
+        for region, color in zip(report["settings"]["regions"], REGION_COLORS)
+    )
+    sheet = _inline(filmstrip([smaller(view, 256) for view in views]))
+    return (
+        "<h2>What could change</h2><p>The mesh as it came; all that is gray kept its bits.</p>"
+        f'<ul>{names}</ul><div class="stage turntable"><img alt="the regions on the mesh" src="{sheet}"></div>'
+    )
 
 
 def _growth(growth: Sequence[tuple[int, np.ndarray]]) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from backend.cli.pictures import ELEVATION, animation, encoded, over_background, smaller, turntable_sheet
-from backend.cli.report_page import Pictures, report_page
+from backend.cli.report_page import REGION_COLORS, Pictures, report_page
+from backend.optimize.inputs import RegionMask
 from backend.optimize.pictures import render_views
-from backend.representations.mesh_data import MeshData
+from backend.representations.masks import resized_mask, vertex_mask
+from backend.representations.mesh_data import MaterialData, MeshData
 
 TURNTABLE_SIZE = 320
 TURN_FRAMES = 24
 TURN_SIZE = 288
+REGION_GROUND = 0.72
 
 
 def make_pictures(mesh: MeshData, growth: Sequence[tuple[int, np.ndarray]]) -> Pictures:
@@ -35,6 +40,28 @@ def _around(mesh: MeshData, count: int, size: int) -> np.ndarray:
     azimuths = [360.0 / count * i for i in range(count)]
     parts = [render_views(mesh, azimuths[i : i + 4], ELEVATION, size) for i in range(0, count, 4)]
     return np.concatenate(parts)
+
+
+def region_views(mesh: MeshData, regions: Sequence[RegionMask]) -> np.ndarray:
+    """The mesh with each region in a color of its own, [4, S, S, 4]: as it is painted where all masks came as pictures."""
+    painted = all(region.texels is not None for region in regions)
+    if painted:
+        size = max((region.texels.shape for region in regions), key=max)
+        masks = [resized_mask(torch.from_numpy(region.texels), size).numpy() for region in regions]
+        surface = MaterialData(_tinted(masks), roughness=1.0)
+        shown = replace(mesh, colors=None, material=surface)
+    else:
+        masks = [vertex_mask(region.texels, mesh).numpy() if region.vertices is None else region.vertices for region in regions]
+        shown = replace(mesh, colors=_tinted(masks), material=None)
+    return _around(shown, 4, TURNTABLE_SIZE)
+
+
+def _tinted(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Gray where no mask is, the regions' colors where one is; [..., 3]."""
+    color = np.full((*masks[0].shape, 3), REGION_GROUND, np.float32)
+    for number, mask in enumerate(masks):
+        color += mask[..., None] * (np.array(REGION_COLORS[number], np.float32) / 255.0 - color)
+    return color
 
 
 def write_pictures(folder: Path, pictures: Pictures, growth: Sequence[tuple[int, np.ndarray]]) -> None:

@@ -7,7 +7,8 @@ any place, and often z up. The placement is undone for the file that the artist 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from backend.cli.own_format import Repainted, rewrite
 from backend.errors import InputError
 from backend.representations.files.surface import smooth_normals
 from backend.representations.mesh_data import MeshData
+from backend.representations.mesh_io import ImportedMesh
 
 FILL = 0.95
 """The share of the unit sphere's radius that a fitted mesh takes, as in the data of the embedded prior."""
@@ -45,7 +47,7 @@ class Placement:
 class StartMesh:
     """`mesh` is fitted; `original` [V, 3] float64 are its vertices as they are in the file, in the same order.
 
-    `notes` says what is unusual about it.
+    `parts` are the file's objects and materials by name, each the faces [F] that belong to it. `notes` says what is unusual.
     """
 
     source: MeshSource
@@ -53,6 +55,7 @@ class StartMesh:
     original: np.ndarray
     placement: Placement
     notes: tuple[str, ...]
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def read(path: Path, up: str) -> StartMesh:
@@ -74,7 +77,7 @@ class StartMesh:
             loaded.material(),
         )
         source = MeshSource(str(path.resolve()), up, digest.hexdigest()[:32])
-        return StartMesh(source, fitted, original, placement, loaded.notes)
+        return StartMesh(source, fitted, original, placement, loaded.notes, _parts(loaded))
 
     @staticmethod
     def read_again(source: MeshSource) -> StartMesh:
@@ -109,6 +112,16 @@ class StartMesh:
         files = rewrite(path, moved, stem) if moved.changed else {f"{stem}{path.suffix.lower()}": path.read_bytes()}
         for name, content in files.items():
             (folder / name).write_bytes(content)
+
+
+def _parts(loaded: ImportedMesh) -> dict[str, np.ndarray]:
+    """Faces [F] by the name of their object or material; what is called the same is one part."""
+    parts: dict[str, np.ndarray] = {}
+    for names, of_face in ((loaded.objects, loaded.face_object), ([each.name for each in loaded.materials], loaded.face_material)):
+        for number, name in enumerate(names):
+            if of_face is not None and name:
+                parts[name] = parts.get(name, False) | (of_face == number)
+    return parts
 
 
 class _Moved:
