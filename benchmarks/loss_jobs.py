@@ -48,7 +48,7 @@ def standard_job(kind: str = "duck", steps: int = 60, **stage: object) -> LossJo
     spec = next(spec for spec in held_out_specs() if spec.kind.name == kind)
     made = MeshStage(
         steps=steps,
-        position_rate=Linear(0.01, 0.001),
+        position_rate=Linear(0.006, 0.0006),
         color_rate=Linear(0.04, 0.004),
         laplacian=0.1,
         smoothing=1.0,
@@ -67,7 +67,7 @@ def rough_body(spec: ObjectSpec, vertices: int = 1000, bumps: float = 0.012) -> 
 
 
 def _settings(spec: ObjectSpec, stage: Stage) -> JobSettings:
-    return JobSettings(prompt_for(spec), (stage,), seed=0, checkpoint_seconds=QUIET, preview_seconds=QUIET, strength=0.5)
+    return JobSettings(prompt_for(spec), (stage,), seed=0, checkpoint_seconds=QUIET, preview_seconds=QUIET, strength=1.0)
 
 
 def changed(job: LossJob, losses: Mapping[str, object]) -> LossJob:

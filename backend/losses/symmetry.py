@@ -13,7 +13,9 @@ DIRECTIONS = 64
 """Planes that are tried beside the axes and the principal axes."""
 REFINED = 4
 """How many of the best planes are refined."""
-ROUNDS = 10
+ROUNDS = 8
+FEW = 128
+"""Points by which the planes to refine are chosen."""
 EQUAL = 1e-7
 """Differences of two planes' asymmetries that are rounding."""
 
@@ -57,45 +59,48 @@ def find_symmetry_plane(points: Float[Tensor, "P 3"], nearest: Nearest) -> Float
     axes = torch.eye(3, dtype=points.dtype, device=points.device)
     principal = torch.linalg.eigh(points.T @ points)[1].T
     candidates = torch.cat([axes, principal, _directions(points)])
-    scores = torch.stack([_score(points, normal, nearest) for normal in candidates])
+    few = points[:: max(1, len(points) // FEW)]
+    scores = torch.stack([_Mirrored(few, normal, nearest).score for normal in candidates])
     best = sorted(torch.argsort(scores, stable=True)[:REFINED].tolist())
-    tried = [(scores[index], candidates[index]) for index in best]
-    tried += [_refined(points, candidates[index], nearest) for index in best]
-    least = torch.stack([score for score, _ in tried]).min()
+    tried = [_Mirrored(points, candidates[index], nearest) for index in best]
+    tried += [_refined(each) for each in tried]
+    least = torch.stack([each.score for each in tried]).min()
     unit = points.square().sum(dim=1).mean()
-    normal = next(normal for score, normal in tried if score <= least + EQUAL * unit)
+    normal = next(each.normal for each in tried if each.score <= least + EQUAL * unit)
     return normal * normal[normal.abs().argmax()].sign()
 
 
-def _refined(points: Tensor, normal: Tensor, nearest: Nearest) -> tuple[Tensor, Tensor]:
-    score, pace = _score(points, normal, nearest), 1.0
+class _Mirrored:
+    """Points mirrored in a plane, and what of the surface is nearest to them."""
+
+    def __init__(self, points: Tensor, normal: Tensor, nearest: Nearest) -> None:
+        self.points, self.normal, self.nearest = points, normal, nearest
+        other = mirrored(points, normal)
+        found, self._across = nearest(other)
+        self._off = other - found
+        self.score = self._off.square().sum(dim=1).mean()
+
+    def turned(self, pace: float) -> _Mirrored:
+        """After the Gauss-Newton step of sum (m . (mirrored p - q))^2 for surface normals m at q, at right angles to the plane's."""
+        across, normal = self._across, self.normal
+        slope = -2.0 * ((self.points @ normal)[:, None] * across + (across @ normal)[:, None] * self.points)
+        slope = slope - (slope @ normal)[:, None] * normal
+        square = slope.T @ slope
+        # What no turn changes, as around a body of revolution's axis, and the normal's own direction take no part.
+        damping = 1e-6 * square.trace().clamp_min(SMALLEST) * torch.eye(3, dtype=square.dtype, device=square.device)
+        step = torch.linalg.solve(square + damping, -slope.T @ (self._off * across).sum(dim=1))
+        return _Mirrored(self.points, torch.nn.functional.normalize(normal + pace * step, dim=0), self.nearest)
+
+
+def _refined(best: _Mirrored) -> _Mirrored:
+    pace = 1.0
     for _ in range(ROUNDS):
-        turned = torch.nn.functional.normalize(normal + pace * _turn(points, normal, nearest), dim=0)
-        reached = _score(points, turned, nearest)
-        if reached < score:
-            score, normal = reached, turned
+        after = best.turned(pace)
+        if after.score < best.score:
+            best = after
         else:
             pace /= 4.0
-    return score, normal
-
-
-def _turn(points: Tensor, normal: Tensor, nearest: Nearest) -> Tensor:
-    """The Gauss-Newton step of the plane's normal, at right angles to it: of sum (m . (mirrored p - q))^2 for normals m at q."""
-    other = mirrored(points, normal)
-    found, across = nearest(other)
-    off = ((other - found) * across).sum(dim=1)
-    slope = -2.0 * ((points @ normal)[:, None] * across + (across @ normal)[:, None] * points)
-    slope = slope - (slope @ normal)[:, None] * normal
-    square = slope.T @ slope
-    # What no turn changes, as around a body of revolution's axis, and the normal's own direction take no part.
-    damped = square + 1e-6 * square.trace().clamp_min(SMALLEST) * torch.eye(3, dtype=points.dtype, device=points.device)
-    return torch.linalg.solve(damped, -slope.T @ off)
-
-
-def _score(points: Tensor, normal: Tensor, nearest: Nearest) -> Tensor:
-    """Mean squared distance of the mirrored points to the nearest ones."""
-    other = mirrored(points, normal)
-    return (other - nearest(other)[0]).square().sum(dim=1).mean()
+    return best
 
 
 def _directions(points: Tensor) -> Tensor:

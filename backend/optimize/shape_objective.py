@@ -5,6 +5,7 @@ Smooth normals and the Laplacian are regularizers of the mesh (`MeshStage.normal
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -38,19 +39,20 @@ PLANE_POINTS = 384
 
 
 class ShapeObjective:
-    """Keeps what a topology fixes as long as it is the same, and the plane of symmetry for the whole stage."""
+    """Keeps what a topology fixes as long as it is the same, and the plane of symmetry as of the first step."""
 
-    def __init__(self, losses: LossSettings, representation: Representation) -> None:
-        self._losses = losses
+    def __init__(self, losses: LossSettings, names: Collection[str]) -> None:
+        """`names` are those of SHAPE_LOSSES that can move anything."""
+        self._losses, self._names = losses, tuple(names)
         self._faces: Tensor | None = None
         self._allowed: Tensor | None = None
         self._wanted: Tensor | None = None
         self._plane: Tensor | None = None
-        if largest(losses.symmetry) or largest(losses.color_symmetry):
-            self._plane = _plane(losses, surface_now(representation))
 
     def terms(self, seen: Seen) -> dict[str, Tensor]:
-        weights = {name: value_at(getattr(self._losses, name), seen.progress) for name in SHAPE_LOSSES}
+        if self._plane is None and {"symmetry", "color_symmetry"} & set(self._names):
+            self._plane = _plane(self._losses, surface_now(seen.representation))
+        weights = {name: value_at(getattr(self._losses, name), seen.progress) for name in self._names}
         weights = {name: weight for name, weight in weights.items() if weight}
         if not weights:
             return {}
@@ -64,9 +66,10 @@ class ShapeObjective:
         if "symmetry" in weights or "color_symmetry" in weights:
             points = draw_points(surface, MIRRORED_POINTS, seen.generator)
             places = points.of(surface.vertices, surface.faces)
-            partners = nearest_points(surface, mirrored(places, self._plane))
+            plane = self._plane.to(places)
+            partners = nearest_points(surface, mirrored(places, plane))
             if "symmetry" in weights:
-                terms["symmetry"] = asymmetry(places, partners.of(surface.vertices, surface.faces), self._plane)
+                terms["symmetry"] = asymmetry(places, partners.of(surface.vertices, surface.faces), plane)
             if "color_symmetry" in weights:
                 colors = partial(_colors_at, seen.representation)
                 terms["color_symmetry"] = color_asymmetry(colors(points), colors(partners))
@@ -79,8 +82,7 @@ class ShapeObjective:
         return {} if self._plane is None else {"plane": self._plane.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._plane is not None:
-            self._plane = state["plane"].to(self._plane)
+        self._plane = state.get("plane")
 
     def _learn_topology(self, surface: SurfaceNow, representation: Representation) -> None:
         """What the start of an artist's mesh may cost; remeshed and new topologies have none."""
@@ -110,7 +112,7 @@ def make_shape_objective(stage: Stage, representation: Representation) -> ShapeO
             f"A {stage.__struct_config__.tag} stage has no surface for the loss {asked[0]!r} to look at; ask for it in a mesh or "
             "tetrahedra stage."
         )
-    return ShapeObjective(stage.losses, representation)
+    return ShapeObjective(stage.losses, asked)
 
 
 def _plane(losses: LossSettings, surface: SurfaceNow) -> Tensor:
