@@ -57,6 +57,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="optimization steps over all stages")
     parser.add_argument("--minutes", type=float, metavar="M", help="plan steps, views and resolution to be done by then")
     parser.add_argument("--prior", metavar="NAME", help="toybox (default), a model folder or a hub id")
+    parser.add_argument("--perceptual", metavar="NAME", help="VGG16 with LPIPS's layers for losses that need it: a folder or a hub id")
+    parser.add_argument("--clip", metavar="NAME", help="a CLIP model for losses that need it: a folder or a hub id")
     parser.add_argument("--strength", type=float, metavar="S", help="how far a mesh may change: 0 not at all, to 0.2 its colors, 1 freely (default 0.5)")
     parser.add_argument(
         "--texture",
@@ -129,6 +131,8 @@ def settings_of(arguments: argparse.Namespace, name: str, recipe: Recipe, **more
         "strength": arguments.strength,
     }
     tree = {"prompt": prompt_of(arguments), "recipe": name, "stages": msgspec.to_builtins(stages)}
+    networks = {"perceptual": arguments.perceptual, "clip": arguments.clip}
+    tree["features"] = {name: _network_name(given) for name, given in networks.items() if given is not None}
     tree["references"] = msgspec.to_builtins(references_of(arguments))
     tree |= {name: value for name, value in given.items() if value is not None} | {"loading": given_loading(arguments)} | more
     try:
@@ -140,10 +144,13 @@ def settings_of(arguments: argparse.Namespace, name: str, recipe: Recipe, **more
 
 
 def _prior_name(given: str | None) -> str | None:
-    """A prior's folder as an absolute path, so that a job can be resumed from elsewhere; names and hub ids as they are."""
-    if given and given != "toybox" and Path(given).is_dir():
-        return str(Path(given).resolve())
-    return given
+    """"toybox" as it is; others as `_network_name`."""
+    return given if given == "toybox" else _network_name(given)
+
+
+def _network_name(given: str | None) -> str | None:
+    """A network's folder as an absolute path, so that a job can be resumed from elsewhere; hub ids as they are."""
+    return str(Path(given).resolve()) if given and Path(given).is_dir() else given
 
 
 def differences(given: dict[str, object], stored: dict[str, object]) -> Iterator[str]:
@@ -187,6 +194,8 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "minutes": arguments.minutes,
         "method": arguments.method,
         "prior": _prior_name(arguments.prior),
+        "perceptual": _network_name(arguments.perceptual),
+        "clip": _network_name(arguments.clip),
         "threads": arguments.threads,
         "strength": arguments.strength,
         "texture": arguments.texture,
@@ -203,6 +212,8 @@ def hold_to_stored(arguments: argparse.Namespace, command: str, stored: JobFile,
         "prior": settings.prior,
         "threads": settings.threads,
         "strength": settings.strength,
+        "perceptual": settings.features.perceptual,
+        "clip": settings.features.clip,
         "texture": max(getattr(stage, "texture_size", 0) for stage in settings.stages),
         **msgspec.structs.asdict(settings.loading),
     }

@@ -12,7 +12,7 @@ from backend.cli import generate, refine, serve
 from backend.cli.job_arguments import JobFile, hold_to_stored, read_job_file
 from backend.errors import InputError
 from backend.recipes import load_recipe
-from protocol.settings import GridStage, JobSettings, LoadingSettings
+from protocol.settings import FeatureSettings, GridStage, JobSettings, LoadingSettings
 
 
 def parsed(module, *words: str) -> argparse.Namespace:  # noqa: ANN001
@@ -69,9 +69,18 @@ def test_how_a_prior_is_loaded_stands_in_the_settings() -> None:
     words = ("--dtype", "bfloat16", "--offload", "--slicing", "--gradient-checkpointing", "--compile", "--prior-size", "512")
     wanted = LoadingSettings("bfloat16", offload=True, slicing=True, gradient_checkpointing=True, compile=True, image_size=512)
     assert generate._new_settings(parsed(generate, "mug", *words)).loading == wanted
-    assert refine._new_settings(parsed(refine, "mug.obj", "mug", *words)).loading == wanted
+    assert refine._new_settings(parsed(refine, "mug.obj", "mug", *words), ()).loading == wanted
     assert serve._loading(parsed(serve, *words)) == wanted
     assert generate._new_settings(parsed(generate, "mug")).loading == LoadingSettings()
+
+
+def test_networks_for_losses_stand_in_the_settings_and_a_folder_is_found_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "lpips").mkdir()
+    words = ("--perceptual", "lpips", "--clip", "owner/clip")
+    wanted = FeatureSettings(str(tmp_path / "lpips"), "owner/clip")
+    assert generate._new_settings(parsed(generate, "mug", *words)).features == wanted
+    assert refine._new_settings(parsed(refine, "mug.obj", "mug", *words), ()).features == wanted
+    assert generate._new_settings(parsed(generate, "mug")).features == FeatureSettings()
 
 
 def test_a_start_shape_leaves_the_grid_out() -> None:
@@ -87,7 +96,7 @@ def test_a_texture_is_painted_after_the_topology_is_final() -> None:
     painting, before = settings.stages[-1], whole[-1]
     assert (painting.texture_size, painting.remesh_every) == (256, 0)
     assert painting.position_rate.value == pytest.approx(before.position_rate.end)
-    refining = refine._new_settings(parsed(refine, "chair.obj", "a chair", "--texture", "256"))
+    refining = refine._new_settings(parsed(refine, "chair.obj", "a chair", "--texture", "256"), ())
     assert [stage.texture_size for stage in refining.stages] == [256]
 
 
@@ -102,6 +111,7 @@ def stored() -> JobFile:
         (["--seed", "4"], "seed 3, not 4"),
         (["--steps", "7", "--threads", "2"], "steps .*, not 7; threads 1, not 2"),
         (["--negative", "red"], "negative '', not 'red'"),
+        (["--perceptual", "owner/lpips", "--clip", "owner/clip"], "perceptual '', not 'owner/lpips'; clip '', not 'owner/clip'"),
         (["--dtype", "bfloat16", "--offload"], "dtype 'auto', not 'bfloat16'; offload False, not True"),
     ],
 )
