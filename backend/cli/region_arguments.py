@@ -73,7 +73,7 @@ def _is_picture(mask: str) -> bool:
 
 
 def masks_of(given: Sequence[GivenRegion], start: StartMesh) -> tuple[RegionMask, ...]:
-    """One mask for each region, of vertices, and of texels as well where it came as a picture.
+    """One mask for each region, of texels where it came as a picture, else of vertices.
 
     Raises:
         InputError: a picture is missing or cannot be read, the mesh has no texture coordinates for it, or the file has no object
@@ -85,16 +85,12 @@ def masks_of(given: Sequence[GivenRegion], start: StartMesh) -> tuple[RegionMask
 def _mask(given: GivenRegion, start: StartMesh) -> RegionMask:
     from backend.cli.picture_files import read_mask
     from backend.optimize.inputs import RegionMask
-    from backend.representations.masks import vertex_mask
-    from backend.representations.soft_border import soft_border
+    from backend.representations.soft_border import soft_border, soft_texel_border
 
     distance = given.soften * start.placement.scale
     if not _is_picture(given.mask):
         return RegionMask(soft_border(_named(given.mask, start), start.mesh, distance))
-    texels = read_mask(Path(given.mask))
-    hard = vertex_mask(texels, start.mesh).numpy()
-    soft = soft_border(hard, start.mesh, distance)
-    return RegionMask(soft, texels if soft is hard else _faded(texels, soft, hard, start))
+    return RegionMask(texels=soft_texel_border(read_mask(Path(given.mask)), start.mesh, distance))
 
 
 def _named(name: str, start: StartMesh) -> np.ndarray:
@@ -109,16 +105,6 @@ def _named(name: str, start: StartMesh) -> np.ndarray:
     if not mask.any():
         raise InputError(f"All vertices of “{name}” belong to other parts as well, so none of them may move; paint a picture instead.")
     return mask
-
-
-def _faded(texels: np.ndarray, soft: np.ndarray, hard: np.ndarray, start: StartMesh) -> np.ndarray:
-    """The picture, fading as its vertices do; texels on faces whose vertices are all kept are left as they were painted."""
-    from backend.representations.masks import texel_mask
-    from backend.representations.texel_map import map_texels
-
-    shown = map_texels(start.mesh, *texels.shape)
-    share = np.divide(soft, hard, out=np.ones_like(soft), where=hard > 0.0)
-    return texels * texel_mask(share, start.mesh, shown).numpy()
 
 
 def check_same_regions(arguments: argparse.Namespace, regions: Sequence[RegionSettings], sources: Sequence[GivenRegion], folder: Path) -> None:
