@@ -21,6 +21,7 @@ from backend.file_lock import try_lock
 from backend.optimize import events
 from backend.optimize.control import Aim, Control
 from backend.optimize.inputs import Picture, RegionMask
+from backend.optimize.reference_pictures import bind_prior, prepare_pictures
 from backend.optimize.run import run_job
 from backend.priors.prior import Prior
 from backend.representations import MeshData, check_and_repair
@@ -76,6 +77,7 @@ class WorkerJob:
         self._control = Control()
         self._aim = Aim(run.prompt, run.negative_prompt, run.strength)
         self._prior: Prior | None = None
+        """Shown the job's pictures, if it can be."""
         self._process = psutil.Process()
         self._total = sum(stage.steps for stage in run.settings.stages)
         self._started = self._held = self._exit = False
@@ -121,13 +123,15 @@ class WorkerJob:
             if not self._shelf.has(settings.prior, settings.loading):
                 self._what = f"loading the prior {settings.prior}"
                 self._show()
-            self._prior = self._shelf.get(settings.prior, settings.loading)
+            prior = self._shelf.get(settings.prior, settings.loading)
             start = self._start_mesh()
+            pictures, regions = self._inputs(start)
+            self._prior = bind_prior(prior, settings, prepare_pictures(pictures, settings.references))
             self._snapshots.begin(start)
             self._fall_back_if_unusable()
             # A checkpoint may be older than what the job was steered to last.
             self._control.steer(*vars(self._aim).values())
-            for event in self._events(start, *self._inputs(start)):
+            for event in self._events(prior, start, pictures, regions):
                 self._take(event)
                 self._heed(event)
             if self._control.cancelled:
@@ -136,10 +140,10 @@ class WorkerJob:
             lock.close()
 
     def _events(
-        self, start: MeshData | None, pictures: tuple[Picture, ...], regions: tuple[RegionMask, ...]
+        self, prior: Prior, start: MeshData | None, pictures: tuple[Picture, ...], regions: tuple[RegionMask, ...]
     ) -> Iterator[events.Event]:
         folder, settings = self._files.folder, self._run.settings
-        return run_job(settings, start, self._prior, folder, self._control, resume=True, pictures=pictures, regions=regions)
+        return run_job(settings, start, prior, folder, self._control, resume=True, pictures=pictures, regions=regions)
 
     def _fall_back_if_unusable(self) -> None:
         """A job that waited was steered without asking the prior; one that cannot use the words keeps those it came with."""

@@ -40,7 +40,8 @@ Welcome protocol:int service:text instance:hex session:hex priors:list recipes:l
 Refused request:int? code:text message:text; JobEvent job:hex number:int time:float happening:map
 Jobs request:int jobs:list; Pong request:int instance:hex last_events:map=; Accepted request:int job:hex; Queued
 Progress job:hex state:text what:text step:int total:int stage:int seconds_left:float? step_seconds:float \
-memory_megabytes:float numbers:map=; Started step:int device:text; Paused step:int; Resumed step:int
+memory_megabytes:float numbers:map= diagnosis:map?=; Diagnosis step:int loss_shares:map gradient_shares:map \
+update_norms:map azimuths:list azimuth_uniformity:float timesteps:list saturation:float janus:float?; Started step:int device:text; Paused step:int; Resumed step:int
 Steered step:int prompt:text negative_prompt:text strength:float; Finished step:int seconds:float vertices:int faces:int
 Failed code:text message:text resumable:bool; Cancelled step:int resumable:bool; Warned message:text
 Snapshot job:hex serial:int step:int topology:int mesh:map; Result request:int job:hex mesh:map
@@ -180,6 +181,9 @@ class Client:
         check(message)
         if message["type"] == "JobEvent":
             check(message["happening"])
+        if message["type"] == "Progress" and message.get("diagnosis"):
+            check({"type": "Diagnosis", **message["diagnosis"]})
+            assert [len(message["diagnosis"][name]) for name in ("azimuths", "timesteps")] == [12, 10]
         if message["type"] == "Result":
             self.results[message["job"]] = read_mesh(message["mesh"], buffers)
         if message["type"] == "Snapshot":
@@ -196,10 +200,11 @@ class Client:
     def happened(self, job: str, type: str) -> Map | None:
         return next((event["happening"] for event in self.events(job) if event["happening"]["type"] == type), None)
 
-    def submit(self, job_request: Map, mesh: Mesh | None = None, job: str | None = None) -> str:
+    def submit(self, job_request: Map, mesh: Mesh | None = None, job: str | None = None, *more: bytes, **fields: Any) -> str:
+        """`more`: the buffers that come after the mesh's."""
         job = job or secrets.token_hex(16)
         header, buffers = mesh.parts() if mesh else (None, [])
-        answer = self.ask("bulk", "Submit", *buffers, job=job, job_request=job_request, mesh=header)
+        answer = self.ask("bulk", "Submit", *buffers, *more, job=job, job_request=job_request, mesh=header, **fields)
         assert (answer["type"], answer.get("job")) == ("Accepted", job), answer
         return job
 
@@ -441,6 +446,48 @@ def test_refining_keeps_the_vertices_and_faces_that_were_sent(client: Client) ->
     assert came == [(0, 0), (0, 512)] + [(0, 0)] * (len(came) - 2)
     assert result.faces == mesh.faces and len(result.positions) == len(mesh.positions) and result.colors
     assert 0 < max(map(math.dist, mesh.positions, result.positions)) < 0.25 and result.volume() > 0
+
+
+def red_disc() -> tuple[Map, bytes]:
+    """A picture of 24 x 20 pixels, cut out, and the header that says so."""
+    rows = [[(230, 20, 30, 255) if math.hypot(x - 11.5, y - 9.5) < 7 else (0, 0, 0, 0) for x in range(24)] for y in range(20)]
+    return {"width": 24, "height": 20}, bytes(itertools.chain(*itertools.chain(*rows)))
+
+
+def test_outside_of_its_region_a_mesh_stays_while_it_follows_a_picture(client: Client) -> None:
+    """Buffers come in the order mesh, pictures, masks; 0 in a mask keeps every bit (8, 9)."""
+    mesh, (header, pixels) = ball(), red_disc()
+    mask = [min(1.0, max(0.0, 5 * y)) for _, y, _ in mesh.positions]
+    wish = {**WISH, "command": "refine", "strength": 1.0, "references": [{"azimuth": 45.0}], "regions": [{"prompt": "a red mug"}]}
+    job = client.submit(wish, mesh, None, pixels, struct.pack(f"<{len(mask)}f", *mask), pictures=[header])
+    result = client.follow(job, topology=0)
+    assert [a == b for a, b, free in zip(mesh.positions, result.positions, mask) if not free] == [True] * mask.count(0.0)
+    assert any(a != b for a, b, free in zip(mesh.positions, result.positions, mask) if free == 1.0)
+
+
+def test_broken_pictures_and_masks_are_refused_and_make_no_job(client: Client) -> None:
+    """Also where numbers do not agree, and a prompt of nothing without a picture (8, 9)."""
+    mesh, (header, pixels) = ball(), red_disc()
+    of_mesh, buffers = mesh.parts()
+    count, nan = len(mesh.positions), struct.pack("<f", math.nan)
+    good, picture = struct.pack(f"<{count}f", *[1.0] * count), {**WISH, "prompt": " ", "references": [{}]}
+    region = {**WISH, "command": "refine", "regions": [{}]}
+    many = {**WISH, "command": "refine", "regions": [{}] * 9}
+    for code, wish, fields, more in (
+        ("invalid", picture, {"pictures": [header]}, [pixels[:-1]]),
+        ("invalid", picture, {"pictures": [header]}, []),
+        ("invalid", picture, {}, []),
+        ("invalid", picture, {"pictures": [{"width": 4096, "height": 16}]}, [pixels]),
+        ("invalid", region, {"mesh": of_mesh}, [*buffers, nan + good[4:]]),
+        ("invalid", region, {"mesh": of_mesh}, [*buffers, good, good]),
+        ("invalid", region, {"mesh": of_mesh}, buffers),
+        ("invalid", many, {"mesh": of_mesh}, [*buffers, *[good] * 9]),
+        ("input", {**WISH, "regions": [{}]}, {}, []),
+        ("input", {**WISH, "prompt": " "}, {}, []),
+    ):
+        job = secrets.token_hex(16)
+        assert client.refusal("bulk", "Submit", *more, job=job, job_request=wish, **fields) == code, (wish, fields)
+        assert client.refusal("control", "Watch", job=job) == "unknown_job"
 
 
 def test_shutdown_ends_the_service_and_takes_its_file_away(service: Path, client: Client) -> None:

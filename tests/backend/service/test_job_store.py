@@ -30,7 +30,7 @@ def record(name: str, **changes: object) -> JobRecord:
         state="queued",
         request=request,
         settings=settings_for(request),
-        mesh_digest=None,
+        digest=None,
         prompt="a red mug",
         negative_prompt="",
         strength=0.25,
