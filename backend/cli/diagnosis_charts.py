@@ -17,14 +17,13 @@ LARGEST = COLORS - 1
 _SIZE, _CENTER, _RADIUS = 300, 150, 108
 
 
-def shares(title: str, steps: Sequence[int], values: Sequence[Mapping[str, float]]) -> str:
-    """Shares that add up to 1, stacked over the steps, with their mean in the legend; the largest lies at the bottom."""
+def shares(title: str, steps: Sequence[int], values: Sequence[Mapping[str, float]], order: Sequence[str]) -> str:
+    """Shares that add up to 1, stacked over the steps in this `order` from below, with their mean in the legend."""
     known = [(step, share) for step, share in zip(steps, values, strict=True) if share]
     if not known:
         return ""
-    names = list(dict.fromkeys(name for _, share in known for name in share))
+    names = list(order)
     mean = {name: sum(share.get(name, 0.0) for _, share in known) / len(known) for name in names}
-    names.sort(key=lambda name: -mean[name])
     drawn = names if len(names) <= COLORS else names[:LARGEST]
     parts = {name: [share.get(name, 0.0) for _, share in known] for name in drawn}
     if len(names) > len(drawn):

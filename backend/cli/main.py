@@ -37,6 +37,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("generate", "generate", "make a mesh from a prompt"),
     Command("refine", "refine", "change a mesh of yours toward a prompt; its topology and UVs stay"),
+    Command("stability", "stability", "make a mesh by several seeds and tell how far they agree"),
     Command("recipes", "recipes", "list the presets for each family of priors"),
     Command("serve", "serve", "run the service that Blender talks to, on this computer only"),
     Command("train-toybox", "train_toybox", "train the embedded prior anew"),

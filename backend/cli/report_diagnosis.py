@@ -15,9 +15,12 @@ def diagnosis_section(report: dict) -> str:
     if not told:
         return ""
     steps, last = [line["step"] for line in told], told[-1]
+    pulls, losses = [line["gradient_shares"] for line in told], [line["loss_shares"] for line in told]
+    names = dict.fromkeys(name for share in (*pulls, *losses) for name in share)
+    order = sorted(names, key=lambda name: -sum(share.get(name, 0.0) for share in pulls))
     charts = [
-        shares("Share of the gradient", steps, [line["gradient_shares"] for line in told]),
-        shares("Share of the loss", steps, [line["loss_shares"] for line in told]),
+        shares("Share of the gradient", steps, pulls, order),
+        shares("Share of the loss", steps, losses, order),
         curve("Saturated pixels", steps, [line["saturation"] for line in told], ()),
     ]
     groups = dict.fromkeys(name for line in told for name in line["update_norms"])

@@ -124,7 +124,7 @@ def _regions(report: dict, views: np.ndarray | None) -> str:
         f'<li><span style="color:rgb{color}">■</span> {escape(region["prompt"] or _title(report))}</li>'
         for region, color in zip(report["settings"]["regions"], REGION_COLORS)
     )
-    sheet = _inline(filmstrip([smaller(view, 256) for view in views]))
+    sheet = inline(filmstrip([smaller(view, 256) for view in views]))
     return (
         "<h2>What could change</h2><p>The mesh as it came; all that is gray kept its bits.</p>"
         f'<ul>{names}</ul><div class="stage turntable"><img alt="the regions on the mesh" src="{sheet}"></div>'
@@ -139,7 +139,7 @@ def _growth(growth: Sequence[tuple[int, np.ndarray]]) -> str:
     strip = _strip(filmstrip(frames), len(frames), f"data-steps='{json.dumps(steps)}'")
     buttons = "".join(
         f'<button type="button" data-frame="{index}" aria-label="after step {steps[index]}">'
-        f'<img alt="" width="100%" src="{_inline(filmstrip([smaller(frames[index], 96)]))}"></button>'
+        f'<img alt="" width="100%" src="{inline(filmstrip([smaller(frames[index], 96)]))}"></button>'
         for index in spread(range(len(frames)), _THUMBS)
     )
     return (
@@ -154,7 +154,7 @@ def _turntable(views: np.ndarray) -> str:
     halves = np.stack([smaller(view, 256) for view in views])
     return (
         "<h2>From all sides</h2><p>Every 45 degrees, the front first.</p>"
-        f'<div class="stage turntable"><img alt="eight views of the result" src="{_inline(turntable_sheet(halves))}"></div>'
+        f'<div class="stage turntable"><img alt="eight views of the result" src="{inline(turntable_sheet(halves))}"></div>'
     )
 
 
@@ -253,11 +253,12 @@ def _fact(name: str, value: str, note: str = "", kind: str = "") -> str:
 
 
 def _strip(picture, count: int, data: str) -> str:  # noqa: ANN001
-    image = _inline(picture)
+    image = inline(picture)
     return f'<div class="strip" role="img" data-count="{count}" {data} style="background-image:url({image})"></div>'
 
 
-def _inline(picture) -> str:  # noqa: ANN001
+def inline(picture) -> str:  # noqa: ANN001
+    """A picture as the address that a page holds it under."""
     content = base64.b64encode(encoded(picture, "WEBP", quality=84, method=4)).decode()
     return f"data:image/webp;base64,{content}"
 
