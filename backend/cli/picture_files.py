@@ -111,12 +111,12 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(path, formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            image.draft(image.mode, (LARGEST_SIDE, LARGEST_SIDE))
-            image.load()
-            image = ImageOps.exif_transpose(image)
+            with Image.open(path, formats=FORMATS) as file:
+                if file.width * file.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                file.draft(file.mode, (LARGEST_SIDE, LARGEST_SIDE))
+                image = ImageOps.exif_transpose(file)
+                image.load()
     except Image.DecompressionBombError:
         raise InputError(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down to {LARGEST_SIDE} a side.") from None
     except Exception as error:  # decoders of damaged images raise anything

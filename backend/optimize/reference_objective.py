@@ -18,6 +18,7 @@ from torch import Tensor
 from backend.cameras import Cameras
 from backend.losses.clip import similarity_loss
 from backend.losses.picture import color_difference, depth_difference, normal_difference, silhouette_difference
+from backend.losses.whiteness import light_color
 from backend.optimize.feature_networks import FeatureNetworks
 from backend.optimize.inputs import Picture
 from backend.optimize.objectives import Job, Seen
@@ -74,6 +75,7 @@ class ReferenceObjective:
         seen = torch.stack([_premultiplied(each, size) for each in pictures]).to(device)
         self._rgb, self._alpha = seen[..., :3], seen[..., 3:]
         self._depth = _maps([None if each.depth is None else each.depth[..., None] for each in pictures], 1, size).to(device)
+        self._with_depth = [number for number, each in enumerate(pictures) if each.depth is not None]
         self._normals = _maps([each.normals for each in pictures], 3, size).to(device)
         learned = self._losses.reference_light == "learned" and bool(self._weights.keys() & COLORED)
         self._light = _white(len(pictures), device).requires_grad_() if learned else None
@@ -109,6 +111,8 @@ class ReferenceObjective:
         if "reference_depth" in weights:
             depth = _surface_depth(shape, self._cameras, size)
             terms["reference_depth"] = self._depth_term(flat.depth if depth is None else depth)
+        if "light_whiteness" in weights and self._light is not None:
+            terms["light_whiteness"] = torch.stack([light_color(light) for light in self._light]).mean()
         return {name: weights[name] * term for name, term in terms.items()}
 
     def move(self) -> None:
@@ -159,11 +163,9 @@ class ReferenceObjective:
     def _depth_term(self, depth: Tensor) -> Tensor:
         """The mean over the pictures that have a depth map; each has a scale and a shift of its own."""
         terms = []
-        for number in range(len(depth)):
+        for number in self._with_depth:
             target = self._depth[number, ..., 0]
             both = target.isfinite() & depth[number].isfinite()
-            if not bool(target.isfinite().any()):
-                continue
             weight = both * self._alpha[number, ..., 0]
             terms.append(depth_difference(torch.where(both, depth[number], 0.0), torch.where(both, target, 0.0), weight))
         return torch.stack(terms).mean()
@@ -176,6 +178,7 @@ def _weights(stage: Stage, pictures: tuple[Picture, ...], features: FeatureNetwo
         "reference_color": not (isinstance(stage, MeshStage) and stage.learns == "geometry"),
         "reference_perceptual": features.perceptual is not None,
         "reference_clip": features.clip is not None,
+        "light_whiteness": losses.reference_light == "learned",
         "reference_mask": True,
         "reference_depth": any(picture.depth is not None for picture in pictures),
         "reference_normals": any(picture.normals is not None for picture in pictures),

@@ -171,7 +171,8 @@ def _fitting(inside: Bool[np.ndarray, "H W"]) -> Window:
 
 
 def _seen_through(window: Window, pixels: UInt8[np.ndarray, "H W 4"], picture: Picture) -> Picture:
-    side = int(np.clip(round(window.side), SMALLEST_SIDE, LARGEST_SIDE))
+    side = min(round(window.side), LARGEST_SIDE)
+    side *= -(-SMALLEST_SIDE // side)  # small ones by a whole factor, which area by area takes nothing from them
     framed = _framed(window, pixels, side)
     depth = None if picture.depth is None else resample_known(picture.depth[..., None], window, side)[..., 0]
     normals = None if picture.normals is None else resample_known(picture.normals, window, side)

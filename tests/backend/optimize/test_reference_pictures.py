@@ -103,6 +103,12 @@ def test_a_render_by_the_standard_camera_is_kept_where_it_is() -> None:
     assert np.array_equal(prepare_picture(Picture(pixels), KEEP).pixels[..., 3], pixels[..., 3])
 
 
+def test_small_pictures_are_enlarged_without_loss() -> None:
+    pixels = disk(24, 24, (11.0, 13.0), 7.0)
+    framed = prepare_picture(Picture(pixels), KEEP).pixels
+    assert framed.shape == (72, 72, 4) and np.array_equal(framed[..., 3], pixels[..., 3].repeat(3, 0).repeat(3, 1))
+
+
 def test_maps_go_through_the_same_crop() -> None:
     pixels = disk(100, 160, (40.0, 60.0), 25.0)
     y, x = np.mgrid[:100, :160].astype(np.float32) + 0.5
