@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from backend.cli.start_mesh import StartMesh
 from backend.errors import InputError
 from backend.optimize.control import Control
 from backend.optimize.events import CheckpointSaved, Event, Finished, Remeshed, StepDone
@@ -20,6 +21,7 @@ from backend.optimize.regions import regions_of
 from backend.optimize.run import run_job
 from backend.optimize.stages import begin_stage
 from backend.priors.analytic import Component, GaussianMixturePrior, linear_alphas_cumprod
+from backend.representations import load_mesh, write_mesh
 from backend.representations.bake import bake_colors
 from backend.representations.masks import texel_mask
 from backend.representations.mesh_data import MeshData
@@ -273,3 +275,22 @@ def test_one_prompt_for_all_regions_needs_no_turns(prior: GaussianMixturePrior) 
     running = begin_stage(STAGE, start, torch.device("cpu"), job=job, regions=regions_of(job))
     (turn,) = make_turns(running.regions, running.representation)
     assert (turn.prompt, turn.vertices, turn.texels) == ("green", None, None)
+
+
+@pytest.mark.parametrize("ending", ["glb", "obj"])
+def test_the_artists_file_keeps_what_lies_outside(ending: str, prior: GaussianMixturePrior, tmp_path: Path) -> None:
+    """From the file to the file: floats of positions, texture coordinates, and the 8-bit numbers of texels in the new image."""
+    write_mesh(painted_ball(), tmp_path / f"ball.{ending}")
+    start = StartMesh.read(tmp_path / f"ball.{ending}", "y")
+    mesh = start.mesh
+    texels = texel_mask(upper(mesh), mesh, map_texels(mesh, TEXELS, TEXELS)).numpy()
+    after = run(settings("", stages=(TEXTURE,)), mesh, prior, tmp_path / "job", RegionMask(texels=texels))
+    (tmp_path / "out").mkdir()
+    start.write_result(after, tmp_path / "out")
+    old, new = load_mesh(tmp_path / f"ball.{ending}"), load_mesh(tmp_path / "out" / f"ball-refined.{ending}")
+    still = mesh.positions[:, 1] < -0.5
+    stayed = (old.positions == new.positions).all(axis=1)
+    assert stayed[still].all() and not stayed.all()
+    assert old.uvs.tobytes() == new.uvs.tobytes() and old.uv_faces.tobytes() == new.uv_faces.tobytes()
+    eight_bit = [np.rint(each.material().base_color * 255.0).astype(np.uint8) for each in (old, new)]
+    assert (eight_bit[0] == eight_bit[1])[texels == 0.0].all() and (eight_bit[0] != eight_bit[1])[texels == 1.0].mean() > 0.5

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from protocol.codec import encode
 from protocol.mesh_codec import Mesh, mesh_frames
@@ -34,6 +35,7 @@ from protocol.messages import (
     Started,
     Steered,
     Submit,
+    Warned,
     Watch,
 )
 
@@ -235,14 +237,23 @@ def test_steering_is_tried_before_it_is_promised(ready, watcher, long_job) -> No
     assert watcher.reply(watcher.resume(long_job)) is None
 
 
-def test_strength_zero_from_a_steer_stops_the_vertices(ready, watcher, long_job) -> None:
+def test_strength_from_a_steer_stops_the_vertices(ready, watcher, long_job) -> None:
     """The loop really takes it up: from then on positions stay bit for bit, and colors go on."""
-    watcher.reply(watcher.steer(long_job, strength=0.0))
+    watcher.reply(watcher.steer(long_job, strength=0.2))
     steered = watcher.happened(long_job, Steered)
     later = lambda: [one for one in watcher.snapshots if one.step > steered.step + 1]  # noqa: E731
     watcher.wait(lambda: len(later()) >= 2)
     first, last = later()[0].mesh, later()[-1].mesh
     assert np.array_equal(first.positions, last.positions) and not np.array_equal(first.colors, last.colors)
+
+
+def test_strength_zero_brings_the_mesh_back_as_it_was_and_says_so(ready, watcher, ball) -> None:
+    job = watcher.submitted(replace(REFINE, strength=0.0), ball)
+    back = watcher.result(job)
+    assert back.positions.tobytes() == ball.positions.tobytes() and back.faces.tobytes() == ball.faces.tobytes()
+    assert (back.colors is None) == (ball.colors is None) and (ball.colors is None or back.colors.tobytes() == ball.colors.tobytes())
+    finished = watcher.happened(job, Finished)
+    assert finished.step == 0 and "strength 0" in watcher.happened(job, Warned).message
 
 
 def test_a_queued_job_can_be_steered_paused_and_cancelled(ready, watcher, long_job, ball) -> None:
