@@ -176,7 +176,7 @@ def contact_sheet(folder: Path, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("output/strength"))
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--meshes", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--document", type=Path, help="write the table and figures into it, between its marks")
     arguments = parser.parse_args()
