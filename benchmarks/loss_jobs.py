@@ -17,12 +17,13 @@ from backend.evaluation.judge_data import true_mesh
 from backend.optimize.events import Finished
 from backend.optimize.inputs import Inputs, Picture
 from backend.optimize.checkpoint import fingerprint
+from backend.optimize.pictures import render_views
 from backend.optimize.run import run_job
 from backend.priors.prior import Prior
 from backend.representations.mesh_data import MeshData
 from backend.representations.remesh import remesh_isotropic
 from backend.toybox.objects import ObjectSpec
-from protocol.settings import Constant, GuidanceSettings, JobSettings, Linear, LossSettings, MeshStage, Sqrt, Stage
+from protocol.settings import Constant, GuidanceSettings, JobSettings, Linear, LossSettings, MeshStage, ReferenceSettings, Sqrt, Stage
 
 QUIET = 1e9
 """Seconds between checkpoints and previews that never come."""
@@ -56,6 +57,21 @@ def standard_job(kind: str = "duck", steps: int = 60, **stage: object) -> LossJo
         guidance=GuidanceSettings(scale=Linear(2.5, 1.5), t_min=Constant(0.1), t_max=Sqrt(0.7, 0.4)),
     )
     return LossJob(_settings(spec, msgspec.structs.replace(made, **stage)), spec, rough_body(spec))
+
+
+def leaning_job() -> LossJob:
+    """The standard job from a body that leans to one side."""
+    job = standard_job()
+    lean = 0.25 * np.outer(job.start.positions[:, 1], [1.0, 0.0, 0.0]).astype(np.float32)
+    return replace(job, start=replace(job.start, positions=job.start.positions + lean))
+
+
+def pictured_job(**losses: object) -> LossJob:
+    """The standard job with a picture of a true object's front, in white light."""
+    job = standard_job()
+    seen = render_views(true_mesh(job.spec, np.random.default_rng(8)), [0.0], 0.0, 128)[0]
+    settings = msgspec.structs.replace(job.settings, references=(ReferenceSettings(framing="keep"),))
+    return changed(replace(job, settings=settings, pictures=(Picture(seen),)), losses)
 
 
 def rough_body(spec: ObjectSpec, vertices: int = 1000, bumps: float = 0.012) -> MeshData:

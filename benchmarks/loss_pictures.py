@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from PIL import Image, ImageDraw
 
 from backend.priors import load_prior
 from backend.representations.mesh_data import MeshData
+from benchmarks.loss_anchors import color_drift, repainting_job, silhouette_drift
 from benchmarks.loss_drawings import colors, normals, unlit, wires
-from benchmarks.loss_jobs import LossJob, changed, run_once, standard_job
+from benchmarks.loss_jobs import LossJob, changed, leaning_job, pictured_job, run_once, standard_job
 from benchmarks.loss_measures import (
     asymmetry_x,
     bend,
@@ -64,6 +66,7 @@ class Case:
 
 
 SCORE = {"judge's score": judged_score}
+learned_light = partial(pictured_job, reference_light="learned")
 BENDS = {"mean angle between neighbors, degrees": bend}
 COLORS = {"saturation": saturation, "error of colors": color_error}
 
@@ -72,10 +75,12 @@ CASES = (
     Case("normal_consistency", {"normal_consistency": 0.1}, BENDS | SCORE, normals),
     Case("edge_lengths", {"edge_lengths": 0.3}, {"spread of edge lengths": edge_spread, "5th percentile of smallest angles": smallest_angle} | SCORE, wires),
     Case("normal_variance", {"normal_variance": 0.1}, BENDS | SCORE, normals),
-    Case("symmetry", {"symmetry": 5.0}, {"asymmetry, % of the extent": asymmetry_x} | SCORE, normals),
+    Case("symmetry", {"symmetry": 5.0}, {"asymmetry in % of the extent": asymmetry_x} | SCORE, normals, leaning_job),
     Case("color_symmetry", {"color_symmetry": 3.0}, {"asymmetry of colors": color_asymmetry_x} | COLORS | SCORE, unlit),
     Case("albedo_sparsity", {"albedo_sparsity": 0.03}, {"median change along an edge": color_changes} | COLORS | SCORE, unlit),
+    Case("light_whiteness", {"light_whiteness": 1.0}, COLORS | SCORE, unlit, learned_light),
     Case("color_saturation", {"color_saturation": 0.02}, COLORS | SCORE, unlit),
+    Case("anchor_views", {"anchor_views": 0.1}, {"colors, away from the start's": color_drift, "silhouettes, away from the start's": silhouette_drift} | SCORE, unlit, repainting_job),
 )
 
 
