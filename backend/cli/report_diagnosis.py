@@ -40,10 +40,10 @@ def _compasses(report: dict) -> list[str]:
     drawn = []
     asked = [line for line in report["diagnostics"] if line["read_azimuths"]]
     if asked:
-        drawn.append(compass("Sides as the prior reads them", asked[-1]["read_azimuths"], RIGHT_WITHIN))
+        drawn.append(compass("Read by the prior", asked[-1]["read_azimuths"], RIGHT_WITHIN))
     judged = report["judge"].get("read_azimuths")
     if judged:
-        drawn.append(compass("Sides as the judge reads them", judged, RIGHT_WITHIN))
+        drawn.append(compass("Read by the judge", judged, RIGHT_WITHIN))
     return drawn
 
 

@@ -59,7 +59,7 @@ def test_section_draws_and_says_everything() -> None:
     judge = {"azimuth_right": 0.9, "true_azimuth_right": 0.95, "read_azimuths": [[10.0, 12.0], [200.0, 20.0]]}
     html = diagnosis_section(report(at(1, janus=None, read_azimuths=()), TOLD, judge=judge))
     for title in ("Share of the gradient", "Share of the loss", "Saturated pixels", "Update of positions", "Views by azimuth",
-                  "Timesteps", "Sides as the prior reads them", "Sides as the judge reads them"):  # fmt: skip
+                  "Timesteps", "Read by the prior", "Read by the judge"):  # fmt: skip
         assert title in html, title
     assert "p = 0.42" in html and "reads 25% of the sides" in html and "10% of the views wrong, and 5% of true" in html
     assert html.count('class="wrong"') == 2 and html.count('class="right"') == 4
