@@ -69,7 +69,9 @@ class GalateaPicture(PropertyGroup):
 class GalateaRegion(PropertyGroup):
     """A part of an object that Refine may change."""
 
-    group: StringProperty(name="Vertex Group", description="Its weights say how far each vertex may change; 0 and outside nothing does")
+    group: StringProperty(
+        name="Vertex Group", description="Its weights say how far each vertex may change; what has none stays as it is"
+    )
     prompt: StringProperty(
         name="Prompt", description="What this part is to become; empty takes the prompt above", maxlen=PROMPT_LENGTH
     )

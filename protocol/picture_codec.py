@@ -107,7 +107,8 @@ def _as_read(buffer: memoryview, kind: str, shape: tuple[int, ...], name: str) -
     expected = int(np.prod(shape)) * np.dtype(kind).itemsize
     if buffer.nbytes != expected:
         sizes = " x ".join(f"{size:,}" for size in shape)
-        raise WireError("invalid", f"{name} came as {buffer.nbytes:,} bytes; {sizes} of {np.dtype(kind).name} make {expected:,}.")
+        sentence = f"{name} came as {buffer.nbytes:,} bytes; {sizes} of {np.dtype(kind).name} make {expected:,}."
+        raise WireError("invalid", sentence)
     array = np.frombuffer(buffer, dtype=kind).reshape(shape)
     if not array.flags.aligned:  # small frames lie anywhere in ZeroMQ's receive buffer
         array = array.copy()
@@ -123,7 +124,8 @@ def _check(depth: np.ndarray | None, normals: np.ndarray | None) -> None:
             beyond = np.abs(array) > largest
         if beyond.any():
             wrong = array.flat[int(beyond.argmax())]
-            raise WireError("invalid", f"The picture has the {name} {wrong:g}; expected at most {largest:g}, or NaN where it is unknown.")
+            sentence = f"The picture has the {name} {wrong:g}; expected at most {largest:g}, or NaN where it is unknown."
+            raise WireError("invalid", sentence)
 
 
 def _check_mask(mask: np.ndarray) -> None:

@@ -43,7 +43,8 @@ def read_picture(image: Image) -> Picture:
     pixels = np.rint(np.nan_to_num(pixels, posinf=1.0, neginf=0.0).clip(0.0, 1.0) * 255.0).astype(np.uint8)
     if min(pixels.shape[:2]) < MIN_SIDE:
         width, height = image.size
-        raise SceneError(f"{image.name} has {width} x {height} pixels: a reference picture needs at least {MIN_SIDE} on its short side.")
+        what = f"{image.name} has {width} x {height} pixels"
+        raise SceneError(f"{what}: a reference picture needs at least {MIN_SIDE} on its short side.")
     if not pixels[..., 3].any():
         raise SceneError(f"{image.name} is transparent everywhere: choose a picture that shows the object.")
     return Picture(np.ascontiguousarray(pixels))
@@ -58,7 +59,8 @@ def _read(image: Image) -> np.ndarray:
     if image.source == "VIEWER":
         raise SceneError(f"{image.name} has no pixels of its own: save it (Image > Save As), then open the file.")
     if width * height > MOST_PIXELS:
-        raise SceneError(f"{image.name} has {width} x {height} pixels: scale it down first (Image > Resize), {LARGEST_SIDE} are enough.")
+        what = f"{image.name} has {width} x {height} pixels"
+        raise SceneError(f"{what}: scale it down first (Image > Resize), {LARGEST_SIDE} are enough.")
     values = np.empty(len(image.pixels), dtype=np.float32)
     if not values.size:
         where = f" at {image.filepath}" if image.filepath else ""

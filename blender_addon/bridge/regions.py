@@ -25,11 +25,11 @@ def read_masks(object: Object, groups: Sequence[str]) -> tuple[np.ndarray, ...]:
         if not name:
             raise SceneError("A region has no vertex group: choose one, or remove the region.")
         if name not in object.vertex_groups:
-            raise SceneError(f"{object.name} has no vertex group {name}: choose one of its own for the region, or remove the region.")
+            raise SceneError(f"{object.name} has no vertex group {name}: choose one of its own, or remove the region.")
     masks = _weights(object, [object.vertex_groups[name].index for name in groups]) if groups else ()
     for name, mask in zip(groups, masks, strict=True):
         if not mask.any():
-            raise SceneError(f"No vertex has a weight in the vertex group {name}: nothing would change there, so assign some first.")
+            raise SceneError(f"No vertex has a weight in the vertex group {name}: nothing would change, so assign some first.")
     return tuple(masks)
 
 

@@ -12,7 +12,14 @@ import bpy
 
 FUNCTIONS = bpy.types.UILayout.bl_rna.functions
 PROPERTIES = bpy.types.UILayout.bl_rna.properties
-OF_PYTHON = {"prop": ("data", "property"), "prop_search": ("data", "property", "search_data", "search_property"), "operator": ("operator",), "menu": ("menu",), "panel": ("idname",), "label": ()}
+OF_PYTHON = {
+    "prop": ("data", "property"),
+    "prop_search": ("data", "property", "search_data", "search_property"),
+    "operator": ("operator",),
+    "menu": ("menu",),
+    "panel": ("idname",),
+    "label": (),
+}
 
 
 class RecordingLayout:

@@ -63,3 +63,15 @@ def test_a_copy_leaves_the_original_alone(blender: Blender, service: Service, tm
     assert len(told["there_after"]) == len(told["there_before"]) + 1
     assert told["copy"]["layers"]["position"] != told["before"]["layers"]["position"]
     assert told["copy"]["weights"] == told["before"]["weights"] and told["copy"]["uv"] == told["before"]["uv"]
+
+
+def test_of_a_region_only_the_inside_moves(blender: Blender, service: Service, tmp_path: Path) -> None:
+    """Toward a prompt of its own and a picture; positions outside are the artist's bits."""
+    told = blender.run(
+        SCRIPT, {**REQUEST, "strength": 1.0}, tmp_path, 90.0,
+        function="refine_region", extension="installed", timeout=150,
+        variables={"GALATEA_SERVICE_FOLDER": str(service.folder)},
+    )  # fmt: skip
+    assert told["outside"] > 20 and told["moved_outside"] == 0
+    assert told["inside"] > 20 and told["moved_inside"] == told["inside"]
+    assert told["group"] == "upper" and told["diagnosed"]

@@ -94,3 +94,35 @@ def refine(request: dict, folder: str, end: str, shared: bool, seconds: float) -
         bpy.ops.ed.redo()
         told["redone"] = everything(bpy.data.objects["Mug"])
     return told
+
+
+def refine_region(request: dict, folder: str, seconds: float) -> dict:
+    """Refines the mug's upper half only, toward a picture as well, and accepts; what moved, and what was told on the way."""
+    made = mug(False)
+    heights = positions(made.data)[:, 2]
+    group = made.vertex_groups.new(name="upper")
+    for index, height in enumerate(heights.tolist()):
+        group.add([index], min(1.0, max(0.0, (height - 0.5) / 0.3)), "REPLACE")
+    bpy.ops.galatea.add_region()
+    made.galatea_regions[0].prompt = "a blue mug"
+    image = bpy.data.images.new("Mug from the right", 32, 32, alpha=True)
+    pixels = np.zeros((32, 32, 4), np.float32)
+    pixels[6:26, 8:24] = (0.1, 0.2, 0.9, 1.0)
+    image.pixels.foreach_set(pixels.ravel())
+    bpy.ops.galatea.add_picture(image=image.name)
+    bpy.context.window_manager.galatea.pictures[0].azimuth = 90.0
+    before = positions(made.data)
+    message = press("galatea.refine", **request)
+    assert message == "", message
+    watch = Watch(f"{folder}/status.json")
+    watch.to_the_end(seconds)
+    diagnosis = watch.live.diagnosis
+    message = press("galatea.accept")
+    assert message == "", message
+    after, outside = positions(made.data), heights <= 0.5
+    return {
+        "outside": int(outside.sum()), "inside": int((heights >= 0.8).sum()),
+        "moved_outside": int((after != before)[outside].any(axis=1).sum()),
+        "moved_inside": int((after != before)[heights >= 0.8].any(axis=1).sum()),
+        "group": made.galatea_regions[0].group, "diagnosed": diagnosis is not None and sum(diagnosis.azimuths) > 0,
+    }  # fmt: skip
