@@ -49,16 +49,17 @@ class LossSettings(Settings):
     """
 
     # Toward reference pictures, rendered from where each was taken.
-    reference_color: Weight = 1.0
+    reference_color: Weight = 0.05
     reference_norm: Literal["l1", "l2"] = "l1"
-    reference_mask: Weight = 1.0
-    reference_depth: Weight = 1.0
+    reference_mask: Weight = 0.05
+    reference_depth: Weight = 0.05
     """To a depth map, if the picture has one, up to its unknown scale and shift."""
-    reference_normals: Weight = 1.0
+    reference_normals: Weight = 0.05
     reference_perceptual: Weight = 0.0
     reference_clip: Weight = 0.0
-    reference_light: Literal["white", "learned"] = "white"
-    """The light in which the object is compared: white from everywhere, or spherical harmonics learned for each picture."""
+    reference_light: Literal["white", "learned"] = "learned"
+    """The light in which the object is compared: white from everywhere, or spherical harmonics learned for each picture, which
+    begin as the light that the stage's views are lit by on average."""
     light_whiteness: Weight = 0.0
     """Holds learned light to gray (nvdiffrec, Munkberg et al. 2022)."""
     clip_text: Weight = 0.0

@@ -3,7 +3,8 @@
 Compared are colors, silhouette, features of networks (LPIPS, CLIP) and, where a picture has them, depth and normal maps.
 Colors are compared in a white light from everywhere, where a render shows the plain color of a surface, or in light that is
 learned for each picture: spherical harmonics of degree 2, after Ramamoorthi and Hanrahan 2001, on displayed colors as all of a
-job's shading is.
+job's shading is. Learned light begins as the one that the prior is shown the object in is on average: colors that look right in
+the picture's light then look right in the prior's, and are not made darker by being lit twice.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from backend.representations.representation import Representation
 from backend.representations.tetrahedral_grid import TetrahedralGrid
 from backend.representations.textured_mesh import TexturedMesh
 from backend.representations.triangle_mesh import TriangleMesh
-from protocol.settings import MeshStage, ReferenceSettings, Stage, largest, value_at
+from protocol.settings import FieldStage, GridStage, LightSettings, MeshStage, ReferenceSettings, Stage, largest, value_at
 
 COLORED = ("reference_color", "reference_perceptual", "reference_clip")
 """The losses that look at colors; the last two compare features of networks."""
 
-SIZE = 64
-"""Side of the renders in pixels, unless the prior looks at larger ones."""
+SURFACE_SIZES, VOLUME_SIZES = (64, 512), (32, 128)
+"""Smallest and largest side of the renders in pixels; between them it is the prior's. Rays through volumes cost more."""
 
-LIGHT_RATE = 0.02
-"""Learning rate of the light's coefficients."""
+LIGHT_RATE = 0.004
+"""Learning rate of the light's coefficients: slower than colors, which would else stay dark in a light that grows."""
 
 LAMBERT = (1.0, *(2.0 / 3.0,) * 3, *(0.25,) * 5)
 """What a white Lambert surface shows of light of degree 0, 1 and 2 (Ramamoorthi and Hanrahan 2001, equation 8, over pi)."""
@@ -51,7 +52,7 @@ def make_reference_objective(stage: Stage, job: Job) -> ReferenceObjective | Non
     if not pictures:
         return None
     device = job.prior.alphas_cumprod.device
-    objective = ReferenceObjective(stage, pictures, references, max(job.prior.image_size, SIZE), device, job.features)
+    objective = ReferenceObjective(stage, pictures, references, _size(stage, job.prior.image_size), device, job.features)
     return objective if objective.weighs_anything() else None
 
 
@@ -78,7 +79,7 @@ class ReferenceObjective:
         self._with_depth = [number for number, each in enumerate(pictures) if each.depth is not None]
         self._normals = _maps([each.normals for each in pictures], 3, size).to(device)
         learned = self._losses.reference_light == "learned" and bool(self._weights.keys() & COLORED)
-        self._light = _white(len(pictures), device).requires_grad_() if learned else None
+        self._light = _usual_light(stage.light, self._cameras).requires_grad_() if learned else None
         self._optimizer = torch.optim.Adam([self._light], lr=LIGHT_RATE, betas=(0.9, 0.99)) if learned else None
 
     def weighs_anything(self) -> bool:
@@ -171,6 +172,11 @@ class ReferenceObjective:
         return torch.stack(terms).mean()
 
 
+def _size(stage: Stage, own: int) -> int:
+    smallest, largest_side = VOLUME_SIZES if isinstance(stage, GridStage | FieldStage) else SURFACE_SIZES
+    return min(max(own, smallest), largest_side)
+
+
 def _weights(stage: Stage, pictures: tuple[Picture, ...], features: FeatureNetworks) -> dict[str, Any]:
     """The weights that are anything at any time of the stage, of terms that the pictures and what it learns have a use for."""
     losses = stage.losses
@@ -213,7 +219,15 @@ def _surface_depth(shape: Representation, cameras: Cameras, size: int) -> Tensor
     return None
 
 
-def _white(count: int, device: torch.device) -> Tensor:
-    light = torch.zeros(count, 9, 3, device=device)
-    light[:, 0] = math.sqrt(4.0 * math.pi)
-    return light
+def _usual_light(settings: LightSettings, cameras: Cameras) -> Tensor:
+    """What the light that the prior is shown the object in is on average, fixed to each camera: [P, 9, 3] coefficients.
+
+    A lamp of one direction d adds pi Y(d) for each harmonic Y, so that a white surface shows the cosine; ambient light the first
+    of them alone.
+    """
+    ambient = 0.5 * (settings.ambient_min + settings.ambient_max)
+    lamp = torch.nn.functional.normalize(cameras.azimuth.new_tensor([0.0, settings.lift, 1.0]), dim=0)
+    direction = cameras.camera_to_world()[:, :3, :3] @ lamp
+    light = (1.0 - ambient) * math.pi * harmonics(direction)
+    light[:, 0] += ambient * math.sqrt(4.0 * math.pi)
+    return light[..., None].expand(-1, -1, 3).clone()

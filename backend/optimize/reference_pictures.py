@@ -19,8 +19,8 @@ from backend.optimize.inputs import Picture
 from backend.priors.prior import PictureConditioned, Prior, ReferenceView
 from protocol.settings import JobSettings, ReferenceSettings
 
-FILL = 0.8
-"""The share of the standard camera's frame that the larger side of a finished object's outline takes."""
+FILL = 0.83
+"""The share of the standard camera's frame that the larger side of an outline takes: the median of toybox objects."""
 
 LARGEST_SIDE, SMALLEST_SIDE = 512, 64
 """Of what is prepared, in pixels."""

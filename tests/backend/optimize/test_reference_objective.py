@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backend.cameras import Cameras
 from backend.errors import InputError
+from backend.optimize import reference_objective
 from backend.optimize.events import Finished, StepDone
 from backend.optimize.inputs import Inputs, Picture
 from backend.optimize.look import Look
@@ -68,7 +69,7 @@ def pictures_of(mesh: MeshData, tint: Tensor | None = None, light: Tensor | None
 
 
 def objective(pictures: tuple[Picture, ...], references: tuple[ReferenceSettings, ...] = WHERE, **weights: object) -> ReferenceObjective:
-    losses = LossSettings(**({"reference_color": 0.0, "reference_mask": 0.0, "reference_depth": 0.0, "reference_normals": 0.0} | weights))
+    losses = LossSettings(**(dict.fromkeys(ALL, 0.0) | {"reference_light": "white"} | weights))
     prepared = prepare_pictures(pictures, references)
     return ReferenceObjective(MeshStage(steps=1, losses=losses), prepared, references, SIDE, torch.device("cpu"))
 
@@ -111,12 +112,12 @@ def test_the_gradient_of_colors_is_that_of_finite_differences(norm: str, light: 
     toward.terms(seen(mesh))["reference_color"].backward()
     way = torch.randn(162, 3, generator=torch.Generator().manual_seed(1))
     values = []
-    for step in (1e-2, -1e-2):
+    for step in (3e-3, -3e-3):
         with torch.no_grad():
             mesh.colors.add_(step * way)
             values.append(numbers(toward.terms(seen(mesh)))["reference_color"])
             mesh.colors.sub_(step * way)
-    assert (values[0] - values[1]) / 2e-2 == pytest.approx(float((mesh.colors.grad * way).sum()), rel=0.05)
+    assert (values[0] - values[1]) / 6e-3 == pytest.approx(float((mesh.colors.grad * way).sum()), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["reference_mask", "reference_color", "reference_depth", "reference_normals"])
@@ -162,7 +163,13 @@ def test_pictures_without_maps_are_compared_without_them() -> None:
     assert set(toward.terms(seen(held(egg())))) == {"reference_color", "reference_mask"}
 
 
-def test_learned_light_finds_the_light_of_a_picture() -> None:
+@pytest.fixture
+def quick_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps to where it ends."""
+    monkeypatch.setattr(reference_objective, "LIGHT_RATE", 0.02)
+
+
+def test_learned_light_finds_the_light_of_a_picture(quick_light: None) -> None:
     """The object's colors are known and fixed: all that is left to explain the pictures is their light."""
     light = torch.zeros(9, 3)
     light[0] = torch.tensor([2.6, 2.2, 1.6])
@@ -180,7 +187,7 @@ def test_learned_light_finds_the_light_of_a_picture() -> None:
     assert torch.allclose(found, harmonics(facing) @ (factors * light), atol=0.1), "what a surface that faces the camera shows"
 
 
-def test_whiteness_holds_learned_light_to_gray() -> None:
+def test_whiteness_holds_learned_light_to_gray(quick_light: None) -> None:
     tinted = pictures_of(egg(), tint=torch.tensor([1.0, 0.6, 0.4]))
     spread = []
     for whiteness in (0.0, 10.0):
@@ -212,16 +219,16 @@ def job_settings(**changes: object) -> JobSettings:
 
 
 def test_a_job_with_a_picture_comes_closer_to_it(tmp_path: Path) -> None:
-    stage = MeshStage(steps=40, guidance=QUIET, render_size=16, remesh_every=0)
+    stage = MeshStage(steps=50, guidance=QUIET, render_size=16, remesh_every=0)
     ends = []
     for weight in (0.0, 1.0):
-        losses = LossSettings(reference_color=weight, reference_mask=weight, reference_depth=0.0, reference_normals=0.0)
+        losses = LossSettings(reference_color=weight, reference_mask=weight, reference_light="white")
         stages = (msgspec.structs.replace(stage, losses=losses),)
         settings = job_settings(stages=stages, start=StartShape("sphere"), checkpoint_seconds=1e6)
         *_, last = run_job(settings, None, flat_prior(), tmp_path / str(weight), pictures=pictures_of(egg())[:1])
         terms = objective(pictures_of(egg())[:1], WHERE[:1], reference_color=1.0, reference_mask=1.0).terms(seen(held(last.mesh)))
         ends.append(numbers(terms))
-    assert all(ends[1][name] < 0.35 * ends[0][name] for name in ends[0]), ends
+    assert all(ends[1][name] < 0.5 * ends[0][name] for name in ends[0]), ends
 
 
 @pytest.mark.parametrize("killed_after", [3, 7])
@@ -254,3 +261,19 @@ def test_a_checkpoint_of_another_picture_is_refused(tmp_path: Path) -> None:
 def test_jobs_that_do_not_fit_their_pictures_are_refused(count: int, prompt: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         list(run_job(job_settings(prompt=prompt), None, flat_prior(), tmp_path, pictures=pictures_of(egg())[:count]))
+
+
+def test_learned_light_begins_as_the_prior_s_own() -> None:
+    """The object under the mean of the training lights, which a lamp of its own is: no more than harmonics leave out differs."""
+    mesh = egg()
+    lamp = torch.nn.functional.normalize(torch.tensor([0.0, 0.5, 1.0]), dim=0)
+    light = Light(CAMERAS.camera_to_world()[:, :3, :3] @ lamp, torch.full((2,), 0.55))
+    tensors = torch.from_numpy(mesh.positions), torch.from_numpy(mesh.faces), torch.from_numpy(mesh.colors)
+    lit = render_mesh(*tensors, CAMERAS, SIDE, light=light, supersample=2)
+    straight = torch.cat([lit.rgb / lit.alpha.clamp_min(1e-4), lit.alpha], -1)
+    pictures = tuple(Picture(each) for each in (straight.clamp(0, 1) * 255).round().numpy().astype(np.uint8))
+    difference = {
+        kind: numbers(objective(pictures, reference_color=1.0, reference_light=kind).terms(seen(held(mesh))))["reference_color"]
+        for kind in ("white", "learned")
+    }
+    assert difference["learned"] < 0.02 < 0.06 < difference["white"], difference
