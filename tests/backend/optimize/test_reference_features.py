@@ -34,7 +34,7 @@ from protocol.settings import (
 from tests.backend.losses.tiny_features import write_clip, write_perceptual
 
 SIDE = 64
-OFF = LossSettings(reference_color=Constant(0.0), reference_mask=Constant(0.0))
+OFF = LossSettings(reference_color=Constant(0.0), reference_mask=Constant(0.0), reference_light="white")
 
 
 @pytest.fixture(scope="module")
