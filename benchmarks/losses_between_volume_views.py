@@ -136,7 +136,7 @@ def field(kind: str, losses: dict[str, float]) -> Made:
 
 def made(name: str, kind: str, make: Callable[[str, dict[str, float]], Made]) -> dict[str, list[float]]:
     """[without, with] of each figure, stored as soon as they are known."""
-    entries = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+    entries = _entries()
     sides = []
     for variant, losses in (("without", {}), (name, CASES[name])):
         key = f"{make.__name__}, {kind}, {variant}"
@@ -147,13 +147,17 @@ def made(name: str, kind: str, make: Callable[[str, dict[str, float]], Made]) ->
             image = Image.fromarray((pixels * 255.0).round().to(torch.uint8).numpy())
             picture.parent.mkdir(parents=True, exist_ok=True)
             image.resize((3 * 96, 2 * 96), Image.Resampling.NEAREST).save(picture, optimize=True)
-            entries[key] = {label: round(value, 5) for label, value in figures.items()}
+            entries = _entries() | {key: {label: round(value, 5) for label, value in figures.items()}}
             FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         sides.append((entries[key], np.asarray(Image.open(picture))))
     gap = np.full((sides[0][1].shape[0], 12, 3), 255, dtype=np.uint8)
     if kind == "mushroom":
         Image.fromarray(np.concatenate([sides[0][1], gap, sides[1][1]], axis=1)).save(IMAGES / f"{name}.png", optimize=True)
     return {label: [sides[0][0][label], sides[1][0][label]] for label in sides[0][0]}
+
+
+def _entries() -> dict[str, dict[str, float]]:
+    return json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
 
 
 def main() -> None:
