@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 from PIL import Image, ImageOps
 
 from backend.cli.picture_arguments import GivenPicture, PictureSource
@@ -71,8 +70,8 @@ def read_picture(given: GivenPicture) -> Picture:
     return Picture(pixels, depth, normals)
 
 
-def read_depth(path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
-    """A picture of depth, brighter is nearer, as `Picture.depth`: larger is farther, NaN where it is transparent.
+def read_depth(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture of depth, brighter is nearer, as `Picture.depth`, [H, W] float32: larger is farther, NaN where transparent.
 
     `size` is width and height. Whatever a depth estimate's unit, only differences matter: it is compared up to scale and shift.
     """
@@ -82,7 +81,7 @@ def read_depth(path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
     return np.where(_opaque(image, size), -seen, np.nan).astype(np.float32)
 
 
-def read_mask(path: Path) -> Float32[np.ndarray, "H W"]:
+def read_mask(path: Path) -> np.ndarray:
     """Brightness in [0, 1], 0 where it is transparent.
 
     Raises:
@@ -92,8 +91,8 @@ def read_mask(path: Path) -> Float32[np.ndarray, "H W"]:
     return pixels[..., 0] * pixels[..., 1]
 
 
-def read_normals(path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
-    """A picture of normals, `n / 2 + 1/2`, as `Picture.normals`: NaN where it is transparent or holds no direction."""
+def read_normals(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture of normals, `n / 2 + 1/2`, as `Picture.normals`, [H, W, 3] float32: NaN where it is transparent or no direction."""
     image = _open(path)
     if len(image.getbands()) < 3:
         raise InputError(f"{path} is gray, and a normal map has three colors; if it shows depth, give it with --depth.")
@@ -127,7 +126,7 @@ def _open(path: Path) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _gray(image: Image.Image) -> Float32[np.ndarray, "H W"]:
+def _gray(image: Image.Image) -> np.ndarray:
     """Brightness with all digits that the file has; of 16 bits and of floating point it may be of any range."""
     if image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image).astype(np.float32)
@@ -149,7 +148,7 @@ def _check_proportions(image: Image.Image, size: tuple[int, int], path: Path) ->
         )
 
 
-def _resized(values: np.ndarray, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
+def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
 
