@@ -50,7 +50,7 @@ ROOMS = {
     ),
     "backend.distillation": room("backend.priors.prior backend.priors.view_prompts protocol.settings", "torch peft jaxtyping"),
     "backend.recipes": room("protocol", "msgspec"),
-    "backend.optimize": room(EVERYTHING_BELOW, "torch msgspec safetensors cv2 jaxtyping"),
+    "backend.optimize": room(EVERYTHING_BELOW, "torch transformers msgspec safetensors cv2 jaxtyping"),
     "backend.toybox": room(
         "backend.rendering backend.representations backend.cameras protocol.settings",
         "torch diffusers transformers tokenizers safetensors trimesh manifold3d matplotlib PIL jaxtyping",
