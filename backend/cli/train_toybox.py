@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, help="folder of data and training state (default: the user's cache folder)")
     parser.add_argument("--objects", type=int, default=24_000, help="random objects to train on (default: 24000)")
     parser.add_argument("--template-steps", type=int, default=5000, help="steps of the 3D template (default: 5000)")
-    parser.add_argument("--pictures-steps", type=int, default=1600, help="steps of the picture encoder (default: 1600)")
+    parser.add_argument("--pictures-steps", type=int, default=2500, help="steps of the picture encoder (default: 2500)")
     parser.add_argument("--unet-steps", type=int, default=5000, help="steps of the denoiser (default: 5000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")

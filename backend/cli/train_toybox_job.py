@@ -63,6 +63,5 @@ def _save_results(model, settings: TrainingSettings, log: Path, output: Path) ->
     draw_loss_plot(log, output / "loss.png")
     draw_sample_sheet(model, output / "samples_seen.png", held_out=False, seed=settings.seed)
     draw_sample_sheet(model, output / "samples_held_out.png", held_out=True, seed=settings.seed)
-    draw_picture_sheet(model, output / "samples_pictures_seen.png", held_out=False, seed=settings.seed)
-    draw_picture_sheet(model, output / "samples_pictures_held_out.png", held_out=True, seed=settings.seed)
+    draw_picture_sheet(model, output / "samples_pictures.png", held_out=True, seed=settings.seed)
     print(f"The prior is in {output}; look at the sheets of samples there.")

@@ -30,7 +30,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from backend.cameras import Cameras
-from backend.toybox.picture_encoder import PictureEncoder
+from backend.toybox.picture_encoder import PictureEncoder, fit_part_colors
 from backend.toybox.template import Volume, VolumeTemplate
 from backend.toybox.text import build_text_encoder, build_tokenizer
 from backend.toybox.unet import CHANNELS, IMAGE_SIZE, UNSHUFFLE, attend_across_views, build_unet
@@ -173,17 +173,28 @@ class ToyboxModel:
         """The template's volume for each caption."""
         return self.template.volume(text.tokens, text.mask, text.pooled)
 
+    def correct(self, text: TextStates, references: References) -> tuple[Volume, Float[Tensor, "G L"]]:
+        """The template's volumes for captions of G objects as the picture encoder changes them, and what it has to tell of them."""
+        cameras = Cameras.orbit(references.azimuth.flatten(), references.elevation.flatten())
+        return self.picture_encoder(references.pictures, cameras, self.template, self.guess(text), text.pooled)
+
     def look(self, text: TextStates, references: References) -> tuple[TextStates, Volume, CleanViews]:
         """Captions of G objects and pictures of them -> what the denoiser is to be told in place of `text`, volumes that show the
-        pictured objects, and the pictures as views of the denoiser's groups."""
-        shape = references.azimuth.shape
-        cameras = Cameras.orbit(references.azimuth.flatten(), references.elevation.flatten())
-        volume, latent = self.picture_encoder(references.pictures, cameras, self.template, self.guess(text), text.pooled)
+        pictured objects, and the pictures as views of the denoiser's groups.
+
+        The volumes' part colors are fitted to the pictures; no gradient goes through that.
+        """
+        (density, parts, colors), latent = self.correct(text, references)
         told = TextStates(text.tokens, text.mask, text.pooled + self.picture_encoder.tell(latent))
+        cameras = Cameras.orbit(references.azimuth.flatten(), references.elevation.flatten())
         with torch.no_grad():
-            guess = self.render(volume, cameras).unflatten(0, shape)
-        camera = camera_features(cameras.azimuth, cameras.elevation).unflatten(0, shape)
-        return told, volume, CleanViews(references.pictures, guess, camera)
+            # Pictures are linear in the part colors, so one rendering with unit colors serves the fit and the guess.
+            unit = torch.eye(colors.shape[1], device=colors.device).expand(len(colors), -1, -1)
+            seen = self.render((density, parts, unit), cameras).unflatten(0, references.azimuth.shape)
+            colors = fit_part_colors(seen[:, :, :3], references.pictures, colors)
+            guess = torch.cat([torch.einsum("grphw,gpc->grchw", seen[:, :, :3], colors), seen[:, :, 3:]], 2)
+        camera = camera_features(cameras.azimuth, cameras.elevation).unflatten(0, references.azimuth.shape)
+        return told, (density, parts, colors), CleanViews(references.pictures, guess, camera)
 
     def render(self, volume: Volume, cameras: Cameras, samples: int = 20) -> Float[Tensor, "N 4 H W"]:
         """Premultiplied RGBA of B volumes at N = B * V cameras."""

@@ -23,6 +23,10 @@ PICTURE_CHANNELS = 4
 LOCAL = 8
 """Features of a pixel that are carried to the density's own, finer grid."""
 
+COVERED = 0.95
+COLOR_RIDGE = 0.005
+"""Squared error of a color that weighs as much as the same error in this share of an object's pixels."""
+
 
 class PictureEncoder(ModelMixin, ConfigMixin):
     """Pictures of one object and their cameras -> a volume that shows it, and a correction of the pooled caption."""
@@ -37,7 +41,7 @@ class PictureEncoder(ModelMixin, ConfigMixin):
         self.join = nn.Sequential(nn.Linear(latent + text_width, latent), nn.SiLU(), nn.Linear(latent, latent), nn.LayerNorm(latent))
         self.mix = nn.Linear(latent, basis)
         self.color_scores = nn.Conv2d(features, PARTS, 1)
-        self.color = nn.Sequential(nn.Linear(latent + 6 * PARTS, 96), nn.SiLU(), nn.Linear(96, 3 * PARTS))
+        self.color = nn.Sequential(nn.Linear(latent + 6 * PARTS, 96), nn.SiLU(), nn.Linear(96, 4 * PARTS))
         self.local = nn.Conv2d(features, LOCAL, 1)
         self.correct = VolumeCorrection(features + PICTURE_CHANNELS + PARTS, width, LOCAL + 1)
         self.tell = nn.Linear(latent, text_width)
@@ -83,8 +87,10 @@ class PictureEncoder(ModelMixin, ConfigMixin):
         weighted = scores.softmax(-1) @ pixels
         found = weighted[..., :3] / weighted[..., 3:].clamp_min(1e-3)
         logits = torch.logit(colors.clamp(0.02, 0.98))
-        change = self.color(torch.cat([latent, logits.flatten(1), 2 * found.flatten(1)], -1))
-        return torch.sigmoid(logits + change.view_as(logits))
+        answer = self.color(torch.cat([latent, logits.flatten(1), 2 * found.flatten(1)], -1))
+        change, taken = answer.split([3 * PARTS, PARTS], -1)
+        seen = torch.logit(found.clamp(0.02, 0.98))
+        return torch.sigmoid(logits + change.view_as(logits) + taken[..., None] * (seen - logits))
 
 
 class PictureFeatures(nn.Module):
@@ -137,6 +143,22 @@ class VolumeCorrection(nn.Module):
         x = self.join(torch.cat([x, near, _resample(self.far(near), size)], 1))
         context = _resample(self.context(x), density.shape[-3:])
         return self.density(torch.cat([context, fine, torch.tanh(density / 4)], 1)), self.parts(x)
+
+
+def fit_part_colors(
+    membership: Float[Tensor, "G R P H W"], pictures: Float[Tensor, "G R 4 H W"], colors: Float[Tensor, "G P 3"]
+) -> Float[Tensor, "G P 3"]:
+    """The part colors in [0, 1] that explain premultiplied `pictures` best, in the least-squares sense, but stay near `colors`.
+
+    `membership` is the rendered share of each part in each pixel: with colors c the guess shows sum_p membership_p c_p. Only what
+    the object covers whole counts. Ridge regression toward `colors` (Hoerl and Kennard 1970): a part that is not seen keeps its own.
+    """
+    covered = (pictures[:, :, 3:] > COVERED).float()
+    shares = (membership * covered).movedim(2, -1).flatten(1, 3)
+    seen = (pictures[:, :, :3] * covered).movedim(2, -1).flatten(1, 3)
+    ridge = COLOR_RIDGE * covered.flatten(1).sum(1).clamp_min(1.0)[:, None, None]
+    normal = shares.transpose(1, 2) @ shares + ridge * torch.eye(shares.shape[-1], device=shares.device)
+    return torch.linalg.solve(normal, shares.transpose(1, 2) @ seen + ridge * colors).clamp(0.0, 1.0)
 
 
 def grid_points(size: int, device: torch.device | str) -> Float[Tensor, "V 3"]:

@@ -39,7 +39,7 @@ class TrainingSettings:
 
     seed: int = 0
     template_steps: int = 5000
-    pictures_steps: int = 1600
+    pictures_steps: int = 2500
     unet_steps: int = 5000
     template_batch: int = 16
     pictures_batch: int = 16
@@ -134,6 +134,7 @@ def _rate_factor(step: int, steps: int, decay_share: float) -> float:
 
 
 def template_loss(model: ToyboxModel, data: ToyData, settings: TrainingSettings, generator: torch.Generator) -> Tensor:
+    """What the guess from a caption misses of its object's pictures."""
     batch = draw_batch(data, settings.template_batch, generator, _device(model))
     text = model.encode(batch.captions)
     volume = model.guess(text)
@@ -145,7 +146,7 @@ def pictures_loss(model: ToyboxModel, data: ToyData, settings: TrainingSettings,
     batch = draw_batch(data, settings.pictures_batch, generator, _device(model), _draw_picture_count(generator))
     with torch.no_grad():
         text = model.encode(batch.captions)
-    _, volume, _ = model.look(text, batch.references)
+    volume, _ = model.correct(text, batch.references)
     shown = batch.references
     azimuth, elevation = (
         torch.cat([a.unflatten(0, (-1, VIEWS)), b[:, :1]], 1).flatten()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from backend.cameras import Cameras
+from backend.distillation.denoiser import Denoiser
+from backend.distillation.low_rank_adapter import LowRankAdapter
 from backend.errors import InputError
 from backend.priors import load_prior
 from backend.priors.prior import PictureConditioned, ReferenceView, Views
@@ -113,6 +115,22 @@ def test_the_order_of_pictures_does_not_matter(prior: ToyboxPrior, car: Referenc
         bound = prior.with_references(pictures)
         answers.append(bound.predict_noise(noisy, T, bound.encode_prompt("", ""), views, ("text",))[0])
     torch.testing.assert_close(*answers, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_adapter_of_vsd_sees_the_pictures_too(
+    prior: ToyboxPrior, car: ReferenceView, asked: tuple[torch.Tensor, Views]
+) -> None:
+    """Untrained it answers what the bound prior does, in groups of another size than the one without pictures."""
+    noisy, views = asked
+    bound = prior.with_references([car])
+    denoiser = Denoiser(bound, bound.encode_prompt("", ""), views)
+    (expected,) = bound.predict_noise(noisy, T, denoiser.conditioning, views, ("plain",))
+    adapter = LowRankAdapter(bound, 2, seed=0)
+    try:
+        torch.testing.assert_close(adapter.predict(denoiser, noisy, T), expected, rtol=0, atol=1e-4)
+    finally:
+        adapter.remove()
 
 
 def test_a_bound_prior_is_a_copy_that_shares_the_weights(prior: ToyboxPrior, car: ReferenceView) -> None:

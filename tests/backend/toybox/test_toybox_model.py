@@ -150,6 +150,7 @@ def test_resumed_training_equals_uninterrupted(data: ToyData, tmp_path: Path) ->
     assert middle == losses[3:5] and rest == losses[5:]
     for a, b in zip(weights(whole), weights(third)):
         assert torch.equal(a, b)
+    assert whole.picture_encoder.tell.weight.any(), "what the denoiser is told about pictures is learned with it"
 
 
 def test_training_data_is_the_same_for_a_seed_and_never_held_out(data: ToyData, tmp_path: Path) -> None:

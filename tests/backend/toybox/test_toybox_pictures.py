@@ -10,7 +10,7 @@ import torch
 from backend.cameras import Cameras
 from backend.toybox.data import ToyData, make_data
 from backend.toybox.model import VIEWS, CleanViews, References, ToyboxModel, camera_features
-from backend.toybox.picture_encoder import grid_points, unproject
+from backend.toybox.picture_encoder import fit_part_colors, grid_points, unproject
 from backend.toybox.sampling import sample
 from backend.toybox.training import TrainingSettings, draw_batch, new_model, pictures_loss, unet_loss
 
@@ -45,9 +45,10 @@ def model() -> ToyboxModel:
 def test_untrained_it_changes_nothing(references: References) -> None:
     model = new_model(3)
     text = model.encode(CAPTIONS)
-    told, volume, _ = model.look(text, references)
-    density, parts, colors = model.guess(text)
+    told, _, _ = model.look(text, references)
     assert torch.equal(told.pooled, text.pooled)
+    volume, _ = model.correct(text, references)
+    density, parts, colors = model.guess(text)
     assert torch.equal(volume[0], density) and torch.equal(volume[1], parts)
     torch.testing.assert_close(volume[2], colors, rtol=0, atol=1e-5)
 
@@ -76,6 +77,33 @@ def test_samples_of_the_volume_lie_where_the_template_has_them(model: ToyboxMode
     alpha = model.render(volume, cameras, 64)[:, 3:]
     assert unproject(alpha, cameras, size)[0, 0, z, y, x] > 0.9
     assert alpha.mean() < 0.03
+
+
+@torch.no_grad()
+def test_part_colors_are_found_in_a_picture_that_they_made(model: ToyboxModel, references: References) -> None:
+    """Two parts, above and below, with colors that the guess does not have; the third part is nowhere and keeps its own."""
+    size = model.template.config.part_size
+    parts = torch.zeros(1, 4, size, size, size)
+    parts[:, 3] = -50.0
+    parts[:, 1, :, size // 2 :], parts[:, 2, :, : size // 2] = 50.0, 50.0
+    density = 30.0 * (0.6 - grid_points(24, "cpu").norm(dim=1)).view(1, 1, 24, 24, 24)
+    true = torch.tensor([[[0.9, 0.1, 0.3], [0.2, 0.8, 0.1], [0.5, 0.5, 0.5]]])
+    cameras = Cameras.orbit([30.0], 10.0)
+    picture = model.render((density, parts, true), cameras, 20)
+    membership = model.render((density, parts, torch.eye(3)[None]), cameras, 20)[:, :3]
+    guess = torch.full((1, 3, 3), 0.4)
+    found = fit_part_colors(membership[:, None], picture[:, None], guess)
+    torch.testing.assert_close(found[:, :2], true[:, :2], rtol=0, atol=0.03)
+    torch.testing.assert_close(found[:, 2], guess[:, 2], rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_guess_beside_a_picture_is_the_volume_from_its_camera(model: ToyboxModel, references: References) -> None:
+    _, volume, clean = model.look(model.encode(CAPTIONS), references)
+    cameras = Cameras.orbit(references.azimuth.flatten(), references.elevation.flatten())
+    torch.testing.assert_close(clean.guess.flatten(0, 1), model.render(volume, cameras), rtol=0, atol=5e-3)
+    expected = camera_features(references.azimuth.flatten(), references.elevation.flatten())
+    assert torch.equal(clean.camera.flatten(0, 1), expected) and torch.equal(clean.pictures, references.pictures)
 
 
 @torch.no_grad()
@@ -122,6 +150,33 @@ def test_noisy_views_see_the_pictures_of_their_own_group(model: ToyboxModel, ref
     assert (change[:4] > 1e-4).all() and (change[4:] == 0).all()
     order = CleanViews(*(x.flip(1) for x in (clean.pictures, clean.guess, clean.camera)))
     torch.testing.assert_close(net(order), shown, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pictures_are_shown_without_noise_at_timestep_zero(
+    model: ToyboxModel, references: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows as the UNet gets them: four noisy views of an object, then its pictures over the object's own background."""
+    asked, forward = {}, model.unet.forward
+
+    def spy(inputs: torch.Tensor, timesteps: torch.Tensor, **others: torch.Tensor) -> object:
+        asked.update(others, inputs=inputs, timesteps=timesteps)
+        return forward(inputs, timesteps, **others)
+
+    monkeypatch.setattr(model.unet, "forward", spy)
+    text, _, clean = model.look(model.encode(CAPTIONS), references)
+    noisy, background = torch.randn(8, 4, 32, 32), torch.tensor([[0.1, 0.5, 0.9], [1.0, 0.0, 0.3]]).repeat_interleave(VIEWS, 0)
+    cameras = Cameras.orbit([0.0, 90.0, 180.0, 270.0] * 2, 15.0)
+    camera = camera_features(cameras.azimuth, cameras.elevation)
+    model.predict_v(noisy, torch.full((8,), 600), noisy, text.repeat_each(VIEWS), camera, background, clean)
+    assert asked["timesteps"].tolist() == [600] * 4 + [0] * 2 + [600] * 4 + [0] * 2
+    shown = torch.nn.functional.pixel_shuffle(asked["inputs"][:, :16], 2)
+    picture = references.pictures[1, 1]
+    expected = torch.cat([picture[:3] + (1 - picture[3:]) * background[4][:, None, None], picture[3:]]) * 2 - 1
+    torch.testing.assert_close(shown[11], expected)
+    torch.testing.assert_close(shown[6], noisy[4])
+    assert torch.equal(asked["class_labels"][11, 64:68], clean.camera[1, 1])
+    assert torch.equal(asked["class_labels"][11, :64], text.pooled[1])
 
 
 def test_each_weight_of_the_encoder_is_trained_in_its_phase(model: ToyboxModel, data: ToyData) -> None:
