@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, Callable[[bool], dict]]] = {
     "render size": ("renders 128 pixels", lambda bad: {"stage": stage(render_size=128 if bad else 64, steps=1)}),
     "texture size": ("a texture of 512", lambda bad: {"stage": stage(texture_size=512 if bad else 128, steps=1)}),
     "camera inside": ("inside the object", lambda bad: {"mesh": scaled(9.0 if bad else 1.0)}),
-    "near plane": ("near plane", lambda bad: {"mesh": scaled(5.8 if bad else 3.0)}),
+    "near plane": ("near plane", lambda bad: {"mesh": scaled(4.8 if bad else 3.0)}),
     "large updates": ("lengths of an edge", lambda bad: {"stage": stage(position_rate=Constant(2.0 if bad else 0.01))}),
     "fine mesh": ("edges across each pixel", lambda bad: {"mesh": scaled(0.015 if bad else 0.3)}),
     "dominates": ("loss laplacian", lambda bad: {"stage": stage(laplacian=1e7 if bad else 0.1, remesh_every=3)}),
