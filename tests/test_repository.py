@@ -140,7 +140,7 @@ def third_parties() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add((node.module or "").split(".")[0])
     ours = {"backend", "protocol", "benchmarks", "tests", "galatea", "blender_addon", "build_addon"}
-    blenders_own = {"bpy", "bl_ext", "bl_ui", "mathutils", "addon_utils", "gpu"}  # installed apart, for the tests only
+    blenders_own = {"bpy", "bmesh", "bl_ext", "bl_ui", "mathutils", "addon_utils", "gpu"}  # installed apart, for the tests only
     return found - set(sys.stdlib_module_names) - ours - blenders_own
 
 
@@ -149,7 +149,7 @@ def test_what_is_imported_is_what_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     assert [line for line in requirements if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
-    names = {"warp-lang": "warp", "pillow": "PIL", "scikit-image": "skimage", "pyzmq": "zmq"}
+    names = {"warp-lang": "warp", "pillow": "PIL", "scikit-image": "skimage", "pyzmq": "zmq", "opencv-python-headless": "cv2"}
     pinned = {names.get(name, name.replace("-", "_")) for name in (line.split("==")[0] for line in requirements)}
     through = {"accelerate": "diffusers loads large models with it", "manifold3d": "trimesh's exact booleans, in tests"}
     assert third_parties() - pinned == set(), "imported and not pinned"
