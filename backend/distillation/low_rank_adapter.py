@@ -161,13 +161,11 @@ def camera_numbers(cameras: ViewGroup) -> Tensor:
 
 
 def rows_for_batch(camera: Tensor, batch: int, views_per_group: int) -> Tensor:
-    """The rows [B, d] for a batch of the network made from `camera` [N, d].
+    """The rows [B, d] for a batch of the network made from `camera` [N, d]; the adapter asks one question at a time.
 
-    A batch holds the N views once for each question. Or it holds more images than views in each group, as in ImageDream (Wang
-    and Shi 2023), whose groups end with the reference picture: those are no views and get zeros.
+    A group may hold more images than views, as in ImageDream (Wang and Shi 2023), whose groups end with the reference picture:
+    those are no views and get zeros.
     """
-    if batch % len(camera) == 0:
-        return camera.repeat(batch // len(camera), 1)
     groups = len(camera) // views_per_group
     extra = batch // groups - views_per_group
     return F.pad(camera.unflatten(0, (groups, views_per_group)), (0, 0, 0, extra)).flatten(0, 1)

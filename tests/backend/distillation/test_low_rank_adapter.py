@@ -166,8 +166,9 @@ def test_cameras_are_told_without_their_distance() -> None:
 def test_rows_of_cameras_for_any_batch() -> None:
     camera = torch.arange(1.0, 9.0)[:, None]
     assert rows_for_batch(camera, 8, 4).flatten().tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert rows_for_batch(camera, 16, 4).flatten().tolist() == [1, 2, 3, 4, 5, 6, 7, 8] * 2
     assert rows_for_batch(camera, 10, 4).flatten().tolist() == [1, 2, 3, 4, 0, 5, 6, 7, 8, 0], "a reference after each group"
+    four = [1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0]
+    assert rows_for_batch(camera, 16, 4).flatten().tolist() == four, "as many references as views"
 
 
 def test_the_loss_is_the_denoising_error_and_its_gradient_the_slope(prior: TinyPrior) -> None:
