@@ -110,7 +110,7 @@ def _baseline_target(records: list[Record], results: list[Record]) -> list[Targe
 INTRODUCTION = """# What `generate` makes, judged
 
 `python3 galatea.py evaluate` makes one prompt of every kind whose kind and main color no training object of the prior
-had, with three seeds, by the default recipe. A judge that took no part in the making looks at views that optimization
+had, with {seeds}, by the default recipe. A judge that took no part in the making looks at views that optimization
 never used; silhouettes are compared with fresh true objects of all kinds; geometry is measured. The baseline is the
 prior's own 3D guess, meshed without any distillation; the controls must fail. In the picture the upper row of each
 pair is the result and the lower one the baseline, from 0, 90, 180 and 270 degrees.
@@ -121,7 +121,9 @@ def markdown(records: list[Record], sheet: str) -> str:
     """The targets and one line per prompt: medians over seeds and the worst. `sheet` is the picture's path."""
     answers = {True: "yes", False: "**no**", None: ""}
     rows = [f"| {t.what} | {t.wanted} | {t.measured} | {answers[t.reached]} |" for t in targets(records)]
-    head = [INTRODUCTION, "| what | target | measured | reached |", "|---|---|---|---|"]
+    count = len({record.seed for record in records if record.role == RESULT})
+    introduction = INTRODUCTION.format(seeds="one seed" if count == 1 else f"{count} seeds")
+    head = [introduction, "| what | target | measured | reached |", "|---|---|---|---|"]
     table = [*head, *rows, "", f"![All results]({sheet})", ""]
     ceiling = [replace(record, role=RESULT) for record in records if record.role == TRUE_OBJECT]
     if ceiling:
