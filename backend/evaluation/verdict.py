@@ -48,7 +48,7 @@ class Verdict:
     yaw_pictures: list[float] | None
     azimuth_right: float | None
     true_azimuth_right: float | None
-    read_azimuths: list[tuple[float, float]] | None
+    read_azimuths: list[list[float]] | None
     geometry: Geometry
 
     @property

@@ -51,9 +51,9 @@ def azimuth_right(reading: Reading, azimuth: Tensor) -> float:
     return (away <= RIGHT_WITHIN).float().mean().item()
 
 
-def read_azimuths(reading: Reading, azimuth: Tensor) -> list[tuple[float, float]]:
-    """The azimuth of each view [N] and the one that the judge reads, in whole degrees."""
-    return list(zip(azimuth.round().tolist(), likely_azimuth(reading.azimuth).round().tolist(), strict=True))
+def read_azimuths(reading: Reading, azimuth: Tensor) -> list[list[float]]:
+    """Of each view [N] its azimuth and the one that the judge reads, in whole degrees."""
+    return torch.stack([azimuth, likely_azimuth(reading.azimuth)], 1).round().tolist()
 
 
 def yaw_scores(reading: Reading, azimuth: Tensor) -> list[float]:
