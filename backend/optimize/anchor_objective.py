@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from backend.cameras import Cameras
 from backend.losses.anchors import bend_change, silhouette_change
-from backend.optimize.objectives import Job, Seen
+from backend.optimize.objectives import Job, Objective, Seen
 from backend.optimize.strength import freedom, has_start_mesh
 from backend.rendering import render_mesh
 from backend.representations.large_steps import unique_edges
@@ -31,7 +29,7 @@ SIZE = 24
 SUPERSAMPLE = 2
 
 
-class AnchorObjective:
+class AnchorObjective(Objective):
     """Keeps the job's start mesh: how it looks from fixed views, and its differential coordinates."""
 
     def __init__(self, settings: AnchorSettings, mesh: MeshData, device: torch.device) -> None:
@@ -54,15 +52,6 @@ class AnchorObjective:
             change = bend_change(seen.representation.vertices(), self._vertices, edges)
             terms["anchor_laplacian"] = self._settings.laplacian * free.hold * change
         return terms
-
-    def move(self) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
     @torch.no_grad()
     def _rendered(self) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from backend.errors import InputError
 from backend.losses.clip import Clip, direction_loss, similarity_loss
-from backend.optimize.objectives import Job, Seen
+from backend.optimize.objectives import Job, Objective, Seen
 from backend.optimize.pictures import ShownMesh
 from backend.priors.images import composite
 from protocol.settings import LossSettings, Stage, largest, value_at
@@ -39,7 +37,7 @@ def make_clip_objective(stage: Stage, job: Job) -> ClipObjective | None:
     return ClipObjective(losses, clip, ShownMesh(job.inputs.mesh, device) if toward_change else None)
 
 
-class ClipObjective:
+class ClipObjective(Objective):
     """CLIP's losses on the views that the prior is shown, averaged over them."""
 
     def __init__(self, losses: LossSettings, clip: Clip, start: ShownMesh | None) -> None:
@@ -60,15 +58,6 @@ class ClipObjective:
             neutral = self._embedded(self._losses.clip_neutral)
             terms["clip_direction"] = toward_change * direction_loss(own, self._start_views(seen), prompt, neutral)
         return terms
-
-    def move(self) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
     @torch.no_grad()
     def _start_views(self, seen: Seen) -> Tensor:

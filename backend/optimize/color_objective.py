@@ -6,14 +6,12 @@ radiance field have colors everywhere, most of which nobody sees: there saturati
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from backend.errors import InputError
 from backend.losses.albedo import albedo_changes
 from backend.losses.saturation import color_saturation
-from backend.optimize.objectives import Seen
+from backend.optimize.objectives import Objective, Seen
 from backend.optimize.surfaces import has_surface
 from backend.rendering import Rendered
 from backend.representations.representation import Representation
@@ -24,7 +22,7 @@ from protocol.settings import LossSettings, MeshStage, Stage, largest, value_at
 COLOR_LOSSES = ("albedo_sparsity", "color_saturation")
 
 
-class ColorObjective:
+class ColorObjective(Objective):
     """Has no state."""
 
     def __init__(self, losses: LossSettings) -> None:
@@ -44,15 +42,6 @@ class ColorObjective:
         if "color_saturation" in weights:
             terms["color_saturation"] = color_saturation(colors)
         return {name: weights[name] * term for name, term in terms.items()}
-
-    def move(self) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 def make_color_objective(stage: Stage, representation: Representation) -> ColorObjective | None:

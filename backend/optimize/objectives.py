@@ -57,13 +57,13 @@ class Objective(Protocol):
 
     def move(self) -> None:
         """Called after each step of the object's optimizers, with gradients in place: update what is learned beside it."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of everything that a resumed run needs and that does not follow from the job."""
-        ...
+        """Copies of everything that a resumed run needs and that does not follow from the job: here nothing."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`."""
 
 
 def make_objectives(stage: Stage, representation: Representation, job: Job) -> list[Objective]:

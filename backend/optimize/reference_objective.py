@@ -22,7 +22,7 @@ from backend.losses.picture import color_difference, depth_difference, normal_di
 from backend.losses.whiteness import light_color
 from backend.optimize.feature_networks import FeatureNetworks
 from backend.optimize.inputs import Picture
-from backend.optimize.objectives import Job, Seen
+from backend.optimize.objectives import Job, Objective, Seen
 from backend.optimize.reference_pictures import Window, resample, resample_known
 from backend.rendering import Rendered
 from backend.rendering.depth import surface_depth
@@ -56,7 +56,7 @@ def make_reference_objective(stage: Stage, job: Job) -> ReferenceObjective | Non
     return objective if objective.weighs_anything() else None
 
 
-class ReferenceObjective:
+class ReferenceObjective(Objective):
     """`pictures` are prepared ones, [S, S] each of a size of its own; they are compared at `size` pixels a side."""
 
     def __init__(

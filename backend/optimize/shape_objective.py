@@ -16,7 +16,7 @@ from backend.errors import InputError
 from backend.losses.edge_lengths import edge_length_deviation, relative_lengths
 from backend.losses.normals import normal_spread, normal_variance
 from backend.losses.symmetry import asymmetry, color_asymmetry, find_symmetry_plane, mirrored
-from backend.optimize.objectives import Seen
+from backend.optimize.objectives import Objective, Seen
 from backend.optimize.surfaces import (
     SurfaceNow,
     SurfacePoints,
@@ -38,7 +38,7 @@ PLANE_POINTS = 384
 """Points by which the plane of symmetry is found."""
 
 
-class ShapeObjective:
+class ShapeObjective(Objective):
     """Keeps what a topology fixes as long as it is the same, and the plane of symmetry as of the first step."""
 
     def __init__(self, losses: LossSettings, names: Collection[str]) -> None:
@@ -74,9 +74,6 @@ class ShapeObjective:
                 colors = partial(_colors_at, seen.representation)
                 terms["color_symmetry"] = color_asymmetry(colors(points), colors(partners))
         return {name: weights[name] * term for name, term in terms.items()}
-
-    def move(self) -> None:
-        pass
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._plane is None else {"plane": self._plane.clone()}

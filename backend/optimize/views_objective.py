@@ -55,7 +55,7 @@ def make_views_objective(stage: Stage) -> Objective | None:
     return ViewsAgree(stage.losses) if volume else AnchorViews(stage.losses)
 
 
-class ViewsAgree:
+class ViewsAgree(Objective):
     """Views of a volume show one surface: depth, normals and colors agree from one view to another."""
 
     def __init__(self, losses: LossSettings) -> None:
@@ -91,17 +91,8 @@ class ViewsAgree:
         background = seen.look.background[:, None, None]
         return view_interpolation(seen.rendered.composite(background), other.composite(background), found)
 
-    def move(self) -> None:
-        """Nothing is learned beside the object."""
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing is kept."""
-
-
-class AnchorViews:
+class AnchorViews(Objective):
     """A mesh keeps the colors and silhouettes that it had in fixed views when the stage began."""
 
     def __init__(self, losses: LossSettings) -> None:
@@ -122,9 +113,6 @@ class AnchorViews:
         now = seen.representation.render(_anchors(seen)[chosen], alpha.shape[1], shading="albedo")
         colors = color_difference(now.rgb, now.alpha, rgb, alpha, seen.look.background[0])
         return {"anchor_views": weight * (colors + silhouette_difference(now.alpha, alpha))}
-
-    def move(self) -> None:
-        """Nothing is learned beside the object."""
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._kept is None else dict(self._kept)

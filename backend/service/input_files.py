@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from backend.service.job_files import DamagedFile, write_whole
+from backend.service.job_files import DamagedFile, cut_header, write_with_header
 from protocol.codec import WireError
 from protocol.messages import MAX_PICTURES, MAX_REGIONS, MAX_VERTICES, PictureHeader, Submit
 from protocol.picture_codec import Picture, picture_sizes, read_mask, read_picture
@@ -33,8 +33,7 @@ def write_inputs(path: Path, message: Submit, buffers: Sequence[memoryview]) -> 
     """`buffers`: those of a checked submission that come after its mesh. Raises OSError; what was there before then stays."""
     vertices = 0 if message.mesh is None else message.mesh.vertices
     header = InputsHeader(message.pictures, len(message.job_request.regions), vertices)
-    packed = msgspec.msgpack.encode(header)
-    write_whole(path, [MAGIC, len(packed).to_bytes(4, "little"), packed, *buffers])
+    write_with_header(path, MAGIC, header, buffers)
 
 
 def read_inputs(path: Path) -> tuple[tuple[Picture, ...], tuple[np.ndarray, ...]]:
@@ -44,13 +43,9 @@ def read_inputs(path: Path) -> tuple[tuple[Picture, ...], tuple[np.ndarray, ...]
     """
     content = memoryview(path.read_bytes())
     try:
-        if content[: len(MAGIC)] != MAGIC:
-            raise ValueError("it does not begin as one")
-        begin = len(MAGIC) + 4
-        end = begin + int.from_bytes(content[len(MAGIC) : begin], "little")
-        header = msgspec.msgpack.decode(content[begin:end], type=InputsHeader)
+        header, rest = cut_header(content, MAGIC, InputsHeader)
         sizes = [picture_sizes(picture) for picture in header.pictures]
-        arrays = _cut(content[end:], [size for each in sizes for size in each] + [4 * header.vertices] * header.masks)
+        arrays = _cut(rest, [size for each in sizes for size in each] + [4 * header.vertices] * header.masks)
         pictures = tuple(read_picture(one, [next(arrays) for _ in each]) for one, each in zip(header.pictures, sizes, strict=True))
         return pictures, tuple(read_mask(array, header.vertices) for array in arrays)
     except (ValueError, WireError) as error:  # msgspec's errors are ValueErrors

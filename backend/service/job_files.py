@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from protocol.mesh_codec import Mesh, mesh_frames, read_mesh
 from protocol.messages import HexId, MeshHeader
 
 JOBS_FOLDER = "jobs"
+Header = TypeVar("Header", bound=msgspec.Struct)
+
 MAGIC = b"Galatea mesh 1\n"
 CHECKPOINT = "checkpoint.pt"
 """As backend.optimize names it; the service only asks whether it is there."""
@@ -64,8 +67,7 @@ def disk_error(error: BaseException | None) -> OSError | None:
 
 def write_mesh(path: Path, header: MeshHeader, buffers: Iterable[memoryview]) -> None:
     """Synced before it is there. Raises OSError; what was there before then stays."""
-    packed = msgspec.msgpack.encode(header)
-    write_whole(path, [MAGIC, len(packed).to_bytes(4, "little"), packed, *buffers])
+    write_with_header(path, MAGIC, header, buffers)
 
 
 def read_mesh_file(path: Path) -> tuple[MeshHeader, list[memoryview]]:
@@ -75,12 +77,8 @@ def read_mesh_file(path: Path) -> tuple[MeshHeader, list[memoryview]]:
     """
     content = memoryview(path.read_bytes())
     try:
-        if content[: len(MAGIC)] != MAGIC:
-            raise ValueError("it does not begin as one")
-        begin = len(MAGIC) + 4
-        end = begin + int.from_bytes(content[len(MAGIC) : begin], "little")
-        header = msgspec.msgpack.decode(content[begin:end], type=MeshHeader)
-        buffers = _arrays(header, content[end:])
+        header, rest = cut_header(content, MAGIC, MeshHeader)
+        buffers = _arrays(header, rest)
         read_mesh(header, buffers)
     except (ValueError, WireError) as error:  # msgspec's errors are ValueErrors
         raise DamagedFile(f"{path} is not a whole mesh file: {error}.") from error
@@ -131,3 +129,18 @@ def _arrays(header: MeshHeader, content: memoryview) -> list[memoryview]:
         raise ValueError(f"it has {len(content):,} bytes of arrays and its header says {sum(sizes):,}")
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     return [content[end - size : end] for size, end in zip(sizes, ends)]
+
+
+def write_with_header(path: Path, magic: bytes, header: msgspec.Struct, buffers: Iterable[bytes | memoryview]) -> None:
+    """A line that says what the file is, the length of a msgpack header, that header, and `buffers`; as `write_whole` writes."""
+    packed = msgspec.msgpack.encode(header)
+    write_whole(path, [magic, len(packed).to_bytes(4, "little"), packed, *buffers])
+
+
+def cut_header(content: memoryview, magic: bytes, kind: type[Header]) -> tuple[Header, memoryview]:
+    """The header of such a file and what follows it. Raises ValueError if it is no such file; msgspec's errors are ValueErrors."""
+    if content[: len(magic)] != magic:
+        raise ValueError("it does not begin as one")
+    begin = len(magic) + 4
+    end = begin + int.from_bytes(content[len(magic) : begin], "little")
+    return msgspec.msgpack.decode(content[begin:end], type=kind), content[end:]
